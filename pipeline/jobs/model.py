@@ -1,0 +1,57 @@
+"""A job as a processor sees it, and what it may ask of the worker that runs it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """The run's step that a job does; carried in the job's options under `hookline`."""
+
+    run: str
+    workflow: str
+    step: str
+    n: int
+    """1 for the first execution, +1 for each manual retry; attempts do not change it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One attempt at one job."""
+
+    id: str
+    queue: str
+    name: str
+    data: Any
+    """The input: the processor's pydantic model if it declares one, else plain JSON."""
+    attempt: int
+    """1 for the first."""
+    attempts: int
+    """How many attempts there are in all."""
+    timestamp: int
+    """When it was added, ms since the epoch."""
+    opts: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+class Context(Protocol):
+    """What a processor may ask of the worker that runs it."""
+
+    log: FilteringBoundLogger
+    """Bound to queue, jobId, runId and processor."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt at this job, and for no other job: hand it to services that deduplicate."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job should stop: its run was cancelled, its step timed out, or its lock was lost."""
+
+    async def progress(self, percent: int) -> None:
+        """Report progress, 0 to 100; readers see it in the job's status and the run's step."""
+
+    async def heartbeat(self) -> None:
+        """Say that the job is alive; raises CancelledError if it should stop."""

@@ -1,0 +1,92 @@
+"""Which code does which job: the `@processor` mark, and dotted paths resolved to checked processors."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.units import parse_duration, parse_size
+
+Kind = Literal["async", "thread", "isolated"]
+Target = TypeVar("Target", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marks:
+    """What `@processor` says about its target."""
+
+    name: str | None
+    input: type[BaseModel] | None
+    isolated: bool
+    timeout: int
+    """ms that one isolated attempt may take."""
+    memory: int
+    """Bytes of resident memory that the child of an isolated processor may hold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processor:
+    """A processor that is ready to be called as `call(job, context)`."""
+
+    path: str
+    name: str
+    """The function's or class's name, as the logs show it."""
+    kind: Kind
+    input: type[BaseModel] | None
+    timeout: int
+    memory: int
+    call: Callable[..., Any]
+
+
+def processor(
+    name: str | None = None, *, input: type[BaseModel] | None = None, isolated: bool = False, timeout: str = "5m", memory: str = "1GiB"
+) -> Callable[[Target], Target]:
+    """Mark a function `process(job, context)`, or a class with a method of that name, as a processor.
+
+    `async def` runs on the worker's loop, plain `def` in a thread; `isolated=True` runs in a child process that is killed
+    when it takes longer than `timeout` or holds more than `memory`. A class is made once per process, with the Config if its
+    constructor takes one. `input` is validated before the call; data that does not fit fails the job at once, without retries.
+    """
+
+    def mark(target: Target) -> Target:
+        target.__hookline__ = Marks(name=name, input=input, isolated=isolated, timeout=parse_duration(timeout), memory=parse_size(memory))  # type: ignore[attr-defined]
+        return target
+
+    return mark
+
+
+def resolve(path: str, config: Config, *, folder: Path | None = None) -> Processor:
+    """The processor at `package.module:Name` (or `package.module.Name`), found on PYTHONPATH or in `folder`.
+
+    Raises ConfigError that says which part of the path was not found.
+    """
+    module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
+    if folder and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"processor {path!r}: cannot import {module_name!r}: {error}") from error
+    target = getattr(module, attribute, None)
+    if not callable(target):
+        raise ConfigError(f"processor {path!r}: module {module_name!r} has no callable {attribute!r}")
+    marks = getattr(target, "__hookline__", None) or Marks(
+        name=None, input=None, isolated=False, timeout=parse_duration("5m"), memory=parse_size("1GiB")
+    )
+    call = _instance(target, config) if inspect.isclass(target) else target
+    if not callable(call):
+        raise ConfigError(f"processor {path!r}: class {attribute!r} has no method process(job, context)")
+    kind: Kind = "isolated" if marks.isolated else "async" if inspect.iscoroutinefunction(call) else "thread"
+    return Processor(path=path, name=target.__name__, kind=kind, input=marks.input, timeout=marks.timeout, memory=marks.memory, call=call)
+
+
+def _instance(target: type, config: Config) -> Any:
+    takes_config = len(inspect.signature(target).parameters) > 0
+    return getattr(target(config) if takes_config else target(), "process", None)

@@ -1,0 +1,50 @@
+"""Every Redis key that the pipeline owns, built in one place (BullMQ's own keys are in `jobs/queues.py`)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Builds keys below one prefix (`redis.prefix`, default `hookline`)."""
+
+    prefix: str = "hookline"
+
+    @property
+    def log(self) -> str:
+        """Stream: the event log."""
+        return f"{self.prefix}:log"
+
+    def run(self, run_id: str) -> str:
+        """Hash: `v` (version of the transition), `state` (JSON), `job` (id of the trigger's job, where there is one)."""
+        return f"{self.prefix}:run:{run_id}"
+
+    def timeline(self, run_id: str) -> str:
+        """List of event documents (JSON), oldest first."""
+        return f"{self.prefix}:run:{run_id}:timeline"
+
+    def runs(self, index: str = "all", value: str = "") -> str:
+        """Sorted set of run ids by creation time: all of them, or those with one status, workflow or user."""
+        return f"{self.prefix}:runs:{index}:{value}" if value else f"{self.prefix}:runs:{index}"
+
+    @property
+    def timers(self) -> str:
+        """Sorted set: `<run>|<step>|<n>` or `<run>||` by the time (ms) it is due."""
+        return f"{self.prefix}:timers"
+
+    def definition(self, digest: str) -> str:
+        """String: a workflow's definition as JSON, by its content hash."""
+        return f"{self.prefix}:definition:{digest}"
+
+    def idempotency(self, principal: str, route: str, key: str) -> str:
+        """String: the answer to a request that carried this `Idempotency-Key`."""
+        return f"{self.prefix}:idempotency:{principal}:{route}:{key}"
+
+    @property
+    def cancellations(self) -> str:
+        """Channel: `<queue> <job id>` of an active job that should stop."""
+        return f"{self.prefix}:cancellations"
+
+    @property
+    def webhooks(self) -> str:
+        """Prefix handed to the `webhooks` package, which owns the keys below it."""
+        return f"{self.prefix}:webhooks"

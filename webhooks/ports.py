@@ -1,0 +1,45 @@
+"""What this package needs from outside, as small Protocols, so that it could be lifted out of Hookline."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Event(Protocol):
+    """An event of the log, as a subscriber may receive it."""
+
+    @property
+    def id(self) -> str:
+        """`evt_…`, the same whenever the same thing is told again."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def timestamp(self) -> int:
+        """When it happened, ms since the epoch."""
+
+    @property
+    def data(self) -> dict[str, Any]: ...
+    @property
+    def cursor(self) -> str:
+        """Its position in the log (a stream id)."""
+
+    def document(self) -> dict[str, Any]:
+        """The body `{type, timestamp, data}`."""
+
+
+class EventLog(Protocol):
+    """The log of events, read as one consumer group; the fan-out script acknowledges entries itself, hence `key` and `group`."""
+
+    key: str
+    group: str
+
+    async def read(self, *, count: int, block_ms: int) -> Sequence[Event]:
+        """Entries delivered to this consumer next: first those left unacknowledged by a dead consumer, then new ones."""
+
+    async def ack(self, cursors: Sequence[str]) -> None: ...
+
+
+class Publish(Protocol):
+    """Append one event to the log (`endpoint.disabled`, `delivery.exhausted`); a repeated id is harmless to receivers."""
+
+    async def __call__(self, type: str, data: dict[str, Any], *, identity: Sequence[object]) -> None: ...
