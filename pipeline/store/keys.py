@@ -40,11 +40,6 @@ class Keys:
         return f"{self.prefix}:idempotency:{principal}:{route}:{key}"
 
     @property
-    def cancellations(self) -> str:
-        """Channel: `<queue> <job id>` of an active job that should stop."""
-        return f"{self.prefix}:cancellations"
-
-    @property
     def webhooks(self) -> str:
         """Prefix handed to the `webhooks` package, which owns the keys below it."""
         return f"{self.prefix}:webhooks"

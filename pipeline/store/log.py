@@ -1,12 +1,20 @@
 """The event log: one Redis Stream that the workflow engine and the webhook fan-out read as consumer groups."""
 
 import hashlib
+import re
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from redis.exceptions import ResponseError
 
+from pipeline.errors import Gone, InvalidInput
+from pipeline.store.connection import Store
 from pipeline.units import iso
+
+CURSOR = re.compile(r"\d{1,19}-\d{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,3 +48,165 @@ def event_id(type: str, *identity: object) -> str:
     """The id of an event, computed from what happened: its type with run, step and n, or with queue, job, its timestamp and attempt."""
     text = "\x1f".join((type, *map(str, identity)))
     return "evt_" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Log:
+    """The log as its writers, its readers by cursor and its keeper use it."""
+
+    def __init__(self, redis: Store, key: str) -> None:
+        self._redis = redis
+        self.key = key
+
+    async def append(self, events: Sequence[Event]) -> list[str]:
+        """Append events in one write and return their cursors."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for event in events:
+                fields = event.fields()
+                pipe.xadd(self.key, dict(zip(fields[::2], fields[1::2], strict=True)))
+            return [str(cursor) for cursor in await pipe.execute()]
+
+    async def after(self, cursor: str, *, limit: int, block_ms: int | None = None) -> list[Event]:
+        """Events later than `cursor` (empty: from the earliest kept), waiting up to `block_ms` for the first.
+
+        Raises Gone with `earliest` when events between the cursor and what is kept were trimmed,
+        InvalidInput when the cursor is not one of the log's.
+        """
+        if cursor and not CURSOR.fullmatch(cursor):
+            raise InvalidInput(f"{cursor!r} is not a cursor of this log; use the `cursor` of an event, or leave it out to start at the earliest")
+        if cursor and _order(cursor) < _order(await self._redis.get(self._trimmed_key) or "0-0"):
+            earliest = await self.earliest()
+            raise Gone("events after this cursor are no longer kept", earliest=earliest)
+        rows = await self._redis.xrange(self.key, min=f"({cursor}" if cursor else "-", max="+", count=limit)
+        if not rows and block_ms:
+            found = await self._redis.xread({self.key: cursor or "0-0"}, count=limit, block=block_ms)
+            rows = _rows(found)
+        return [Event.parse(*row) for row in rows]
+
+    async def earliest(self) -> str | None:
+        rows = await self._redis.xrange(self.key, count=1)
+        return str(rows[0][0]) if rows else None
+
+    async def last(self) -> str:
+        """The cursor of the newest event; `0-0` when there never was one."""
+        rows = await self._redis.xrevrange(self.key, count=1)
+        return str(rows[0][0]) if rows else "0-0"
+
+    async def trim(self, *, max_age_ms: int, max_bytes: int, now: int) -> str | None:
+        """Drop events past an age or beyond a size, but none that a consumer group has yet to acknowledge.
+
+        Returns the name of the group that held something back, if one did.
+        """
+        oldest = f"{max(now - max_age_ms, 0)}-0"
+        size = await self._redis.memory_usage(self.key) or 0
+        if size > max_bytes:
+            # Entries are of like size on average; the rest goes at the next turn.
+            surplus = int(await self._redis.xlen(self.key) * (1 - max_bytes / size)) + 1
+            rows = await self._redis.xrange(self.key, count=min(surplus, 10_000))
+            if rows:
+                oldest = max(oldest, str(rows[-1][0]), key=_order)
+        holder = None
+        for group in await self._groups():
+            needed = await self._needed(group)
+            if _order(needed) < _order(oldest):
+                oldest, holder = needed, str(group["name"])
+        if await self._redis.xtrim(self.key, minid=oldest, approximate=False):
+            # Readers by cursor must learn that they missed something: the stream itself does not remember what it dropped.
+            await self._redis.set(self._trimmed_key, _before(oldest))
+        return holder
+
+    async def behind(self, now: int) -> dict[str, int]:
+        """For each consumer group, the age in ms of the oldest event it has not acknowledged; 0 if it has seen all."""
+        ages: dict[str, int] = {}
+        for group in await self._groups():
+            needed = await self._needed(group)
+            rows = await self._redis.xrange(self.key, min=needed, count=1)
+            ages[str(group["name"])] = max(now - _order(str(rows[0][0]))[0], 0) if rows else 0
+        return ages
+
+    @property
+    def _trimmed_key(self) -> str:
+        return f"{self.key}:trimmed"
+
+    async def _groups(self) -> list[dict[str, Any]]:
+        try:
+            return list(await self._redis.xinfo_groups(self.key))
+        except ResponseError:
+            return []  # there is no log yet
+
+    async def _needed(self, group: dict[str, Any]) -> str:
+        """The position of the first entry that the group still needs."""
+        pending = await self._redis.xpending(self.key, group["name"])
+        return str(pending["min"]) if pending["pending"] else _after(str(group["last-delivered-id"]))
+
+
+class Group:
+    """One consumer of one consumer group of the log."""
+
+    CLAIM_AFTER_MS = 5_000
+    """How long an entry may stay unacknowledged before another consumer takes it; reading one twice is harmless by design."""
+
+    def __init__(self, redis: Store, key: str, group: str, consumer: str) -> None:
+        self._redis = redis
+        self.key = key
+        self.group = group
+        self._consumer = consumer
+        self._claimed_at = float("-inf")
+
+    async def create(self) -> None:
+        """Make the group, from the beginning of the log, if it does not exist."""
+        try:
+            await self._redis.xgroup_create(self.key, self.group, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def read(self, *, count: int, block_ms: int) -> list[Event]:
+        """The next entries: those a dead consumer left unacknowledged (looked for every second), then new ones."""
+        if time.monotonic() - self._claimed_at >= 1.0:
+            claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
+            rows = [row for row in claimed[1] if row[1]]
+            if rows:
+                return [Event.parse(*row) for row in rows]
+            self._claimed_at = time.monotonic()
+        found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
+        return [Event.parse(*row) for row in _rows(found)]
+
+    async def ack(self, cursors: Sequence[str]) -> None:
+        if cursors:
+            await self._redis.xack(self.key, self.group, *cursors)
+
+    async def deliveries(self, cursor: str) -> int:
+        """How often an unacknowledged entry was handed out."""
+        rows = await self._redis.xpending_range(self.key, self.group, min=cursor, max=cursor, count=1)
+        return int(rows[0]["times_delivered"]) if rows else 0
+
+    async def leave(self) -> None:
+        """Forget this consumer if it has nothing unacknowledged; entries it still holds are claimed by others."""
+        for consumer in await self._redis.xinfo_consumers(self.key, self.group):
+            if consumer["name"] == self._consumer and not consumer["pending"]:
+                await self._redis.xgroup_delconsumer(self.key, self.group, self._consumer)
+
+
+def _rows(found: Any) -> list[tuple[str, dict[str, str]]]:
+    """The entries of an XREAD answer, which is a list of pairs in RESP2 and a map in RESP3."""
+    if not found:
+        return []
+    if isinstance(found, dict):
+        found = list(found.items())
+    rows = found[0][1]
+    return rows[0] if rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], list | tuple) else rows
+
+
+def _order(cursor: str) -> tuple[int, int]:
+    ms, _, sequence = cursor.partition("-")
+    return int(ms), int(sequence or 0)
+
+
+def _after(cursor: str) -> str:
+    ms, sequence = _order(cursor)
+    return f"{ms}-{sequence + 1}"
+
+
+def _before(cursor: str) -> str:
+    ms, sequence = _order(cursor)
+    return f"{ms}-{sequence - 1}" if sequence else f"{max(ms - 1, 0)}-{2**64 - 1}"

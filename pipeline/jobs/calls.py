@@ -1,0 +1,158 @@
+"""Keys and arguments of BullMQ's scripts as pure functions: the whole of the wire contract with other BullMQ clients."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import orjson
+
+from pipeline.store.scripts import Argument, Call
+
+
+def now_ms() -> int:
+    return round(time.time() * 1000)
+
+
+def dumps(value: Any) -> str:
+    """JSON as BullMQ stores it. Raises TypeError for what JSON cannot say (NaN becomes null, as in JavaScript)."""
+    return orjson.dumps(value).decode()
+
+
+def _msgpack(value: Any) -> bytes:
+    # The stock scripts unpack these themselves; nothing in them is `bytes`, so the `bin` type never occurs.
+    return bytes(msgpack.packb(value))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """BullMQ's keys of one queue: `<prefix>:<queue>:<suffix>`."""
+
+    prefix: str
+    queue: str
+
+    def key(self, suffix: str) -> str:
+        return f"{self.prefix}:{self.queue}:{suffix}"
+
+    def keys(self, *suffixes: str) -> list[str]:
+        return [self.key(suffix) for suffix in suffixes]
+
+    @property
+    def base(self) -> str:
+        """`<prefix>:<queue>:`, which scripts put before a job's id."""
+        return f"{self.prefix}:{self.queue}:"
+
+
+def add_standard(queue: QueueKeys, *, name: str, data: Any, opts: dict[str, Any], job_id: str = "", now: int | None = None) -> Call:
+    """addStandardJob: `job_id` empty takes the queue's counter; an id that exists is left as it is."""
+    header = [queue.base, job_id, name, now or now_ms(), None, None, None, None, None]
+    keys = queue.keys("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
+    return keys, [_msgpack(header), dumps(data), _msgpack(opts)]
+
+
+def move_to_active(queue: QueueKeys, *, token: str, lock_ms: int, worker: str, now: int | None = None) -> Call:
+    """moveToActive: locks and returns the next job, or says when to come again."""
+    keys = queue.keys("wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", "marker")
+    return keys, [queue.base, now or now_ms(), _msgpack({"token": token, "lockDuration": lock_ms, "limiter": None, "name": worker})]
+
+
+def move_to_finished(
+    queue: QueueKeys,
+    *,
+    job_id: str,
+    token: str,
+    completed: bool,
+    value: str,
+    keep: Any,
+    attempts: int,
+    attempts_made: int,
+    opts: dict[str, Any],
+    fields: dict[str, str] | None = None,
+    now: int | None = None,
+) -> Call:
+    """moveToFinished with fetchNext off; `value` is the result as JSON or the failed reason, `keep` a BullMQ removeOn option."""
+    target = "completed" if completed else "failed"
+    suffixes = ("wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", target)
+    keys = [*queue.keys(*suffixes), queue.key(job_id), queue.key(f"metrics:{target}"), queue.key("marker")]
+    packed = _msgpack(
+        {
+            "token": token,
+            "keepJobs": keep_jobs(keep),
+            "limiter": None,
+            "attempts": attempts,
+            "attemptsMade": attempts_made,
+            "maxMetricsSize": "",
+            "fpof": bool(opts.get("fpof", False)),
+            "cpof": bool(opts.get("cpof", False)),
+            "idof": bool(opts.get("idof", False)),
+            "rdof": bool(opts.get("rdof", False)),
+        }
+    )
+    args: list[Argument] = [job_id, now or now_ms(), "returnvalue" if completed else "failedReason", value, target, "", queue.base, packed]
+    if fields:
+        args.append(_fields(fields))
+    return keys, args
+
+
+def move_to_delayed(queue: QueueKeys, *, job_id: str, token: str, delay_ms: int, fields: dict[str, str], now: int | None = None) -> Call:
+    """moveToDelayed: back for another attempt after `delay_ms`."""
+    suffixes = ("events", "meta", "stalled", "wait", "limiter", "pc")
+    keys = [*queue.keys("marker", "active", "prioritized", "delayed"), queue.key(job_id), *queue.keys(*suffixes)]
+    return keys, [queue.base, now or now_ms(), job_id, token, delay_ms, "0", _fields(fields), "0"]
+
+
+def retry_job(queue: QueueKeys, *, job_id: str, token: str, fields: dict[str, str], lifo: bool = False, now: int | None = None) -> Call:
+    """retryJob: back for another attempt at once."""
+    keys = [
+        *queue.keys("active", "wait", "paused"),
+        queue.key(job_id),
+        *queue.keys("meta", "events", "delayed", "prioritized", "pc", "marker", "stalled"),
+    ]
+    return keys, [queue.base, now or now_ms(), "RPUSH" if lifo else "LPUSH", job_id, token, _fields(fields)]
+
+
+def release(queue: QueueKeys, *, job_id: str, token: str) -> Call:
+    """moveJobFromActiveToWait: hand back a job that was not run to its end, without counting an attempt."""
+    keys = [*queue.keys("active", "wait", "stalled", "paused", "meta", "limiter", "prioritized", "marker", "events")]
+    return keys, [job_id, token, queue.key(job_id)]
+
+
+def move_stalled(queue: QueueKeys, *, max_stalled: int, interval_ms: int, now: int | None = None) -> Call:
+    """moveStalledJobsToWait: put back jobs that are active without a lock."""
+    keys = queue.keys("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat")
+    return keys, [max_stalled, queue.base, now or now_ms(), interval_ms]
+
+
+def update_progress(queue: QueueKeys, *, job_id: str, progress: Any) -> Call:
+    return [queue.key(job_id), queue.key("events"), queue.key("meta")], [job_id, dumps(progress)]
+
+
+def remove_job(queue: QueueKeys, *, job_id: str) -> Call:
+    """removeJob: 1 if it is gone, 0 if it is locked by a worker."""
+    return [queue.key(job_id), queue.key("repeat")], [job_id, "0", queue.base]
+
+
+def get_state(queue: QueueKeys, *, job_id: str) -> Call:
+    return queue.keys("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized"), [job_id, queue.key(job_id)]
+
+
+COUNTED = ("wait", "paused", "active", "completed", "failed", "delayed", "prioritized")
+
+
+def get_counts(queue: QueueKeys) -> Call:
+    return [queue.base], list(COUNTED)
+
+
+def keep_jobs(option: Any) -> dict[str, Any]:
+    """BullMQ's `removeOnComplete`/`removeOnFail` as the scripts want it: True removes, nothing keeps all, a number or object keeps some."""
+    if option is True:
+        return {"count": 0}
+    if isinstance(option, dict):
+        return option
+    if isinstance(option, int) and option is not False:
+        return {"count": option}
+    return {"count": -1}
+
+
+def _fields(fields: dict[str, str]) -> bytes:
+    return _msgpack([part for pair in fields.items() for part in pair])

@@ -1,0 +1,32 @@
+"""The events of a job, computed from its own fields so that executing again what was lost tells the same thing."""
+
+from typing import Any
+
+from pipeline.jobs.model import Job
+from pipeline.store.log import Event, event_id
+
+
+def job_completed(job: Job, result: Any, *, started: int, now: int) -> Event:
+    return _event("job.completed", job, now, attempts=job.attempt, startedAt=started, finishedAt=now, durationMs=now - started, result=result)
+
+
+def job_failed(job: Job, reason: str, *, started: int, now: int) -> Event:
+    return _event("job.failed", job, now, attempts=job.attempt, startedAt=started, finishedAt=now, durationMs=now - started, error=reason)
+
+
+def job_progress(job: Job, progress: Any, *, now: int) -> Event:
+    return _event("job.progress", job, now, progress, progress=progress)
+
+
+def _event(type: str, job: Job, now: int, *moment: object, **more: Any) -> Event:
+    """`moment` tells apart what happens to one attempt repeatedly."""
+    data: dict[str, Any] = {"queue": job.queue, "job": job.name, "jobId": job.id}
+    if job.origin:
+        data |= {"runId": job.origin.run, "workflow": job.origin.workflow, "step": job.origin.step, "n": job.origin.n}
+        # A run's step ends once per n, whichever attempt does it.
+        identity: tuple[object, ...] = (job.origin.run, job.origin.step, job.origin.n)
+    else:
+        identity = (job.queue, job.id, job.timestamp, job.attempt)
+    if isinstance(job.data, dict):
+        data |= {name: job.data[name] for name in ("documentId", "userId") if isinstance(job.data.get(name), str)}
+    return Event(id=event_id(type, *identity, *moment), type=type, timestamp=now, data=data | more)

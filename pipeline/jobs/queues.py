@@ -1,0 +1,171 @@
+"""The queues as the API and the engine use them: add a job, look at one, count them."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from pipeline.config import Config, Queue
+from pipeline.errors import InvalidInput
+from pipeline.jobs import calls
+from pipeline.jobs.calls import QueueKeys
+from pipeline.jobs.model import Origin
+from pipeline.store.connection import Store
+from pipeline.store.idempotency import SECONDS, Answer, Claim, parse, record
+from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
+
+ENQUEUE = composed(lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
+STATE = Script(stock("getStateV2"))
+COUNTS = Script(stock("getCounts"))
+LOST_REPLY_SECONDS = 60
+"""How long a request without an Idempotency-Key is remembered, so that sending it again after a lost reply adds nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Added:
+    job_id: str
+    """Empty when `replay` is set."""
+    replay: Answer | None = None
+    """The first answer, if this idempotency key was used before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobStatus:
+    """A job as its hash and the queue's lists show it."""
+
+    job_id: str
+    queue: str
+    name: str
+    state: str
+    """BullMQ's: waiting, active, completed, failed, delayed, prioritized, waiting-children, unknown."""
+    progress: Any
+    attempts_made: int
+    data: Any
+    result: Any
+    failed_reason: str | None
+    timestamp: int
+    """Added; this and the next two in ms since the epoch."""
+    processed_on: int | None
+    finished_on: int | None
+    origin: Origin | None
+
+
+class Queues:
+    """The configured queues in one store."""
+
+    def __init__(self, redis: Store, config: Config) -> None:
+        self._redis = redis
+        self._config = config
+        self._internal = f"{config.redis.prefix}:once:"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._config.queues)
+
+    def keys(self, queue: str) -> QueueKeys:
+        return QueueKeys(self._config.bullmq.prefix, queue)
+
+    def job_name(self, queue: str) -> str:
+        """The name that a plain POST to this queue gives its jobs: that of its first processor."""
+        return next(iter(self._config.queues[queue].processors), queue)
+
+    def add_call(
+        self,
+        queue: str,
+        name: str,
+        data: Any,
+        *,
+        job_id: str = "",
+        origin: Origin | None = None,
+        attempts: int | None = None,
+        backoff: dict[str, Any] | None = None,
+    ) -> Call:
+        """addStandardJob with the queue's options: what the engine's scripts and `add` put into their transaction."""
+        settings = self._config.queues.get(queue) or Queue()
+        opts: dict[str, Any] = {
+            "attempts": attempts or settings.attempts,
+            "backoff": backoff or {"type": settings.backoff.type, "delay": settings.backoff.delay},
+            "removeOnComplete": {"count": settings.keep.completed},
+            "removeOnFail": {"count": settings.keep.failed},
+        }
+        if job_id:
+            opts["jobId"] = job_id
+        if origin:
+            opts["hookline"] = {"run": origin.run, "workflow": origin.workflow, "step": origin.step, "n": origin.n}
+        return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
+
+    async def add(self, queue: str, name: str, data: Any, *, claim: Claim | None = None, answer: Answer | None = None) -> Added:
+        """Add one job that belongs to no run; with a `claim`, once per idempotency key, whose `answer` is kept beside it.
+
+        Raises InvalidInput for a queue that is not configured, Conflict if the key was used for another request.
+        """
+        if queue not in self._config.queues:
+            raise InvalidInput(f"there is no queue {queue!r}; known: {', '.join(self.names)}", code="unknown-queue")
+        kept = claim or Claim(key=self._internal + uuid.uuid4().hex, fingerprint="")
+        text = record(kept, answer or Answer(status=201, headers={}, body='{"jobId":"@job@"}'))
+        seconds = SECONDS if claim else LOST_REPLY_SECONDS
+        job_id, *earlier = await ENQUEUE(self._redis, [kept.key], [pack(pack_call(self.add_call(queue, name, data))), text, seconds])
+        if not earlier:
+            return Added(job_id=str(job_id))
+        first = parse(earlier[0], kept)
+        if claim:
+            return Added(job_id="", replay=first)
+        return Added(job_id=orjson.loads(first.body)["jobId"])
+
+    async def job(self, queue: str, job_id: str) -> JobStatus | None:
+        """A job's state and fields, or None if its hash is gone (removed, or by retention)."""
+        keys = self.keys(queue)
+        fields = await self._redis.hgetall(keys.key(job_id))
+        if not fields or "timestamp" not in fields:
+            return None
+        state = await STATE(self._redis, *calls.get_state(keys, job_id=job_id))
+        return JobStatus(
+            job_id=job_id,
+            queue=queue,
+            name=fields.get("name", ""),
+            state=str(state),
+            progress=_json(fields.get("progress"), 0),
+            attempts_made=int(fields.get("atm", 0)),
+            data=_json(fields.get("data"), None),
+            result=_json(fields.get("returnvalue"), None),
+            failed_reason=fields.get("failedReason"),
+            timestamp=int(fields["timestamp"]),
+            processed_on=_int(fields.get("processedOn")),
+            finished_on=_int(fields.get("finishedOn")),
+            origin=origin_of(_json(fields.get("opts"), {})),
+        )
+
+    async def counts(self, queue: str) -> dict[str, int]:
+        """Jobs by state: waiting, active, completed, failed, delayed, prioritized, and paused (held by a pause)."""
+        keys = self.keys(queue)
+        found = dict(zip(calls.COUNTED, await COUNTS(self._redis, *calls.get_counts(keys)), strict=True))
+        waiting, held = found.pop("wait"), found.pop("paused")
+        # BullMQ 6 pauses by a flag and leaves the jobs where they are; 5 moved them to a list named `paused`.
+        if await self._redis.hexists(keys.key("meta"), "paused"):
+            waiting, held = 0, held + waiting
+        return {"waiting": waiting, **found, "paused": held}
+
+    async def all_counts(self) -> dict[str, dict[str, int]]:
+        return {name: await self.counts(name) for name in self.names}
+
+
+def origin_of(opts: dict[str, Any]) -> Origin | None:
+    """The run's step that a job's options name, if they do."""
+    mark = opts.get("hookline")
+    if not isinstance(mark, dict):
+        return None
+    return Origin(run=mark["run"], workflow=mark["workflow"], step=mark["step"], n=int(mark["n"]))
+
+
+def _json(text: str | None, default: Any) -> Any:
+    if text is None:
+        return default
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _int(text: str | None) -> int | None:
+    return int(float(text)) if text else None

@@ -1,0 +1,34 @@
+"""Jobs whose worker died: active without a lock, they are put back (or failed, if they stall again and again)."""
+
+import asyncio
+
+import structlog
+
+from pipeline.jobs import calls
+from pipeline.jobs.calls import QueueKeys
+from pipeline.store.connection import STORE_ERRORS, Store
+from pipeline.store.scripts import Script, stock
+
+MOVE_STALLED = Script(stock("moveStalledJobsToWait"))
+INTERVAL_MS = 3_000
+MAX_STALLED = 10
+"""A job that brings its worker down this often is failed by the next worker that fetches it."""
+log = structlog.get_logger(__name__)
+
+
+async def recover(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS, max_stalled: int = MAX_STALLED) -> list[str]:
+    """One check; returns the ids of the jobs put back. A job is put back by the second check that finds it without a lock."""
+    # A hair less than the interval: the script refuses a second check within it, and timers are not that exact.
+    stalled = await MOVE_STALLED(redis, *calls.move_stalled(keys, max_stalled=max_stalled, interval_ms=max(interval_ms - 50, 1)))
+    for job_id in stalled:
+        log.warning("stalled job put back", queue=keys.queue, jobId=job_id)
+    return [str(job_id) for job_id in stalled]
+
+
+async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS) -> None:
+    while True:
+        try:
+            await recover(redis, keys, interval_ms=interval_ms)
+        except STORE_ERRORS as error:
+            log.warning("stalled jobs not checked", queue=keys.queue, error=str(error))
+        await asyncio.sleep(interval_ms / 1000)

@@ -1,0 +1,92 @@
+"""The store: one client with the settings that BullMQ's scripts and blocking reads need, and the checks before it is used."""
+
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from pipeline.errors import ConfigError
+
+Store = Any
+"""A client made by `connect`. redis-py types each reply as `bytes | str | None | …`; with `decode_responses` they are what the commands say."""
+
+STORE_ERRORS = (ConnectionError, TimeoutError, OSError)
+"""What a store that is away raises; anything else is a mistake of ours."""
+OLDEST = (6, 2)
+
+
+def connect(url: str, *, connections: int = 64, retries: int = 4) -> Store:
+    """A client that yields strings and waits for a free connection instead of failing.
+
+    `socket_timeout=None`: redis-py's default of 5 s cuts blocking reads short and then sleeps (redis-py#4125).
+    Commands are sent again after a lost connection, which is safe because every script of ours may be repeated.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=None,
+        decode_responses=True,
+        socket_timeout=None,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+        retry_on_error=[ConnectionError, TimeoutError],
+    )
+    return Redis.from_pool(pool)
+
+
+async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:
+    """Return when the store answers; raises ConfigError when it does not within `seconds` or refuses our credentials."""
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(STORE_ERRORS), stop=stop_after_delay(seconds), wait=wait_exponential_jitter(0.05, 1.0), reraise=True
+        ):
+            with attempt:
+                await redis.ping()
+    except AuthenticationError as error:
+        raise ConfigError(f"redis.url: the store refused the credentials: {error}") from error
+    except STORE_ERRORS as error:
+        raise ConfigError(f"redis.url: the store did not answer within {seconds:.0f} s: {error}") from error
+
+
+async def check(redis: Store, *, owner: str, bull_prefix: str) -> list[str]:
+    """Refuse a store that would lose work, claim the BullMQ prefix for `owner`, and return warnings for the operator.
+
+    Raises ConfigError for Redis Cluster, a version before 6.2, an eviction policy other than `noeviction`, and for a
+    BullMQ prefix that another deployment (another `redis.prefix`) has claimed.
+    """
+    info = await redis.info()
+    if info.get("cluster_enabled"):
+        raise ConfigError("redis.url: this is a Redis Cluster, which Hookline does not support yet; use a single primary (or Sentinel)")
+    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    if version < OLDEST:
+        raise ConfigError(f"redis.url: the store is version {info['redis_version']}; Hookline needs Redis 6.2 or newer, or Valkey")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ConfigError(
+            f"redis.url: the store evicts keys (maxmemory-policy {policy}), which loses jobs; set: CONFIG SET maxmemory-policy noeviction"
+        )
+    claim = f"{bull_prefix}:hookline:owner"
+    await redis.set(claim, owner, nx=True)
+    held = await redis.get(claim)
+    if held != owner:
+        raise ConfigError(
+            f"bullmq.prefix {bull_prefix!r} is used by another Hookline deployment (redis.prefix {held!r}); use another bullmq.prefix, "
+            f"or the same redis.prefix; if that deployment is gone for good: DEL {claim}"
+        )
+    return await _durability_warnings(redis, info)
+
+
+async def _durability_warnings(redis: Store, info: dict[str, object]) -> list[str]:
+    try:
+        settings = await redis.config_get("append*")
+    except RedisError:
+        return ["the store hides its CONFIG: whether it may lose the last seconds cannot be told"]
+    if settings.get("appendonly") != "yes":
+        return ["the store has no append-only file: a restart of it may lose everything since its last snapshot (appendonly yes, appendfsync always)"]
+    if settings.get("appendfsync") != "always":
+        return [f"the store may lose the last seconds when it dies (appendfsync {settings.get('appendfsync')}; `always` loses nothing)"]
+    return []
