@@ -39,6 +39,10 @@ class Keys:
         """String: the answer to a request that carried this `Idempotency-Key`."""
         return f"{self.prefix}:idempotency:{principal}:{route}:{key}"
 
+    def document(self, document_id: str) -> str:
+        """String: `{userId, filename, sha256}` of an uploaded document, as JSON; documents stored by others have none."""
+        return f"{self.prefix}:document:{document_id}"
+
     @property
     def webhooks(self) -> str:
         """Prefix handed to the `webhooks` package, which owns the keys below it."""

@@ -1,0 +1,47 @@
+"""The HTTP application: every resource's routes, served with the same middlewares."""
+
+from aiohttp import web
+
+from pipeline.api import documents, events, health, jobs, middleware, openapi, runs, webhooks, workflows
+from pipeline.api.feed import FEED, Feed
+from pipeline.api.routing import Route
+from pipeline.api.services import SERVICES, Services
+
+ROUTES: tuple[Route, ...] = (
+    *jobs.ROUTES,
+    *documents.ROUTES,
+    *workflows.ROUTES,
+    *runs.ROUTES,
+    *events.ROUTES,
+    *webhooks.ROUTES,
+    *health.ROUTES,
+    *openapi.ROUTES,
+)
+
+
+def create_app(services: Services, *, feed: Feed | None = None) -> web.Application:
+    """The application for `web.AppRunner` (with `access_log=None`: it writes its own lines).
+
+    `feed` is the reader behind `/api/events/stream`; it is closed with the application.
+    """
+    app = web.Application(
+        client_max_size=services.config.server.body_limit, middlewares=[middleware.observe, middleware.as_problems, middleware.authenticated]
+    )
+    app[SERVICES] = services
+    app[FEED] = feed or Feed(services.log)
+    app[middleware.ROUTES] = {}
+    app[openapi.DOCUMENT] = openapi.document(ROUTES)
+    for route in ROUTES:
+        # A stream has no end that a HEAD could answer with.
+        methods = ["GET", "HEAD"] if route.method == "GET" and route.media == "application/json" else [route.method]
+        for method in methods:
+            added = app.router.add_route(method, route.path, route.handler, expect_handler=middleware.expect)
+            assert added.resource
+            app[middleware.ROUTES][method, added.resource.canonical] = route
+    app.on_response_prepare.append(middleware.on_prepare)
+    app.on_shutdown.append(_stop_streams)
+    return app
+
+
+async def _stop_streams(app: web.Application) -> None:
+    await app[FEED].close()

@@ -1,0 +1,119 @@
+"""What happens around every handler: an id and a log line, errors as problems, and who is calling."""
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from pipeline.api import problems
+from pipeline.api.routing import Access, Route
+from pipeline.api.services import PRINCIPAL, REQUEST_ID, services_of
+from pipeline.auth import ANONYMOUS, Principal
+from pipeline.errors import Forbidden, HooklineError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_log = structlog.get_logger()
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives the request its id (the caller's `X-Request-Id`, if that is one) and writes one line when it is answered."""
+    _identify(request)
+    began = time.perf_counter()
+    status = 499  # the caller went away before there was an answer
+    with structlog.contextvars.bound_contextvars(requestId=request[REQUEST_ID]):
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            principal = request.get(PRINCIPAL)
+            # The path alone: a query string may hold what does not belong into a log.
+            _log.info(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=status,
+                ms=round((time.perf_counter() - began) * 1000, 1),
+                sub=principal.sub if principal else None,
+            )
+
+
+@web.middleware
+async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into a problem document."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return problems.of_http(request, error, limit=services_of(request).config.server.body_limit)
+    except HooklineError as error:
+        if problems.status_of(error) == 500:
+            _log.exception("an error that no caller can do anything about")
+        return problems.of_error(request, error)
+    except problems.STORE_AWAY as error:
+        _log.warning("the store did not serve a request", error=repr(error))
+        return problems.of_store(request)
+    except (web.RequestPayloadError, HttpProcessingError):
+        return problems.bad_request(request, "the body is not what its headers say (Content-Length, Content-Encoding or Transfer-Encoding)")
+    except Exception:
+        _log.exception("unexpected error")
+        return problems.of_unexpected(request)
+
+
+@web.middleware
+async def authenticated(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Lets in whom the route's `access` admits; routes that do not exist answer for themselves."""
+    resource = request.match_info.route.resource
+    route = request.app[ROUTES].get((request.method, resource.canonical)) if resource else None
+    if route is not None and route.access is not Access.PUBLIC:
+        request[PRINCIPAL] = principal = await _principal(request, route.access)
+        _require(principal, route.access)
+    return await handler(request)
+
+
+async def _principal(request: web.Request, access: Access) -> Principal:
+    services = services_of(request)
+    authorization = request.headers.get("Authorization")
+    if authorization is None and access is Access.JOBS and services.config.auth.anonymous_jobs:
+        return ANONYMOUS
+    return await services.authenticator.authenticate(authorization)
+
+
+def _require(principal: Principal, access: Access) -> None:
+    if access is Access.ADMIN and principal.role != "admin":
+        raise Forbidden(f"this takes the role admin; the token's is {principal.role}")
+    if access is Access.SERVICE and principal.role == "user":
+        raise Forbidden("this takes the role service or admin; the token's is user")
+
+
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """`Expect: 100-continue` is granted; aiohttp asks this outside of the middlewares, hence the answer instead of an error."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        _identify(request)
+        return problems.of_http(request, web.HTTPExpectationFailed(reason="only 100-continue can be expected"), limit=0)
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+    return None
+
+
+async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+    """Headers of every answer, streams included."""
+    if REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _identify(request: web.Request) -> None:
+    sent = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
