@@ -1,0 +1,165 @@
+"""The data that expressions read and give: looked up, weighed, reduced to what is read, and made plain JSON again."""
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from pipeline.yamlsource import suggestion
+
+Accessor = str | int
+Path = tuple[Accessor, ...]
+
+TEXT_UNIT = 64
+"""Characters that weigh as much as one value."""
+
+
+class Absent(ValueError):
+    """A path leads through a null or a field that is not there."""
+
+
+def look_up(path: Path, scope: Mapping[str, Any]) -> Any:
+    """The value at a path. Raises Absent, naming what is null or missing, and ValueError for a field of a number or text."""
+    value: Any = scope
+    for depth, part in enumerate(path):
+        here = written(path[:depth])
+        if value is None:
+            raise Absent(f"{here} is null{_ended(path, depth, scope)}")
+        if isinstance(value, Mapping) and isinstance(part, str):
+            if part not in value:
+                raise Absent(f"{here} has no {part!r}{suggestion(part, value) if len(value) <= 200 else ''}")
+            value = value[part]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+            if part >= len(value):
+                raise Absent(f"{here} has only {len(value)} elements")
+            value = value[part]
+        else:
+            raise ValueError(f"{here} is {kind(value)} and has no {part!r}")
+    return value
+
+
+def _ended(path: Path, depth: int, scope: Mapping[str, Any]) -> str:
+    """Why a step's result is null, where that is what was read."""
+    if depth != 3 or path[0] != "steps" or path[2] != "result":
+        return ""
+    status = scope["steps"][path[1]].get("status")
+    return "" if status == "completed" else f" (the step is {status})"
+
+
+def written(path: Path) -> str:
+    """`steps.analyze.result.findings[0]`, as an expression writes it."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier():
+            text += ("." if text else "") + part
+        else:
+            text += f"[{orjson.dumps(part).decode()}]"
+    return text
+
+
+def explain(error: Exception, paths: Sequence[Path], scope: Mapping[str, Any]) -> ValueError:
+    """What CEL's error means: Absent if a path that was read is null on the way or missing, else ValueError with a reason."""
+    nulls = []
+    for path in paths:
+        try:
+            if look_up(path, scope) is None:
+                nulls.append(f"{written(path)} is null")
+        except Absent as absent:
+            return absent
+        except ValueError as wrong:
+            return wrong
+    if isinstance(error, KeyError):
+        return Absent(f"there is no field {error}")
+    if isinstance(error, IndexError):
+        return Absent(str(error))
+    if isinstance(error, ZeroDivisionError):
+        return ValueError("divides by zero")
+    text = str(error).split(". Check ")[0].split(". CEL does not")[0]
+    if "No such overload" in text or "Unsupported operation" in text or "Undefined variable or function" in text:
+        text = "an operator or a function does not fit these types; convert with int(…), double(…) or string(…)"
+    return ValueError(f"{text}; {', '.join(nulls)}" if nulls else text)
+
+
+def weigh(paths: Iterable[Path], scope: Mapping[str, Any]) -> int:
+    """How many values the paths read, a long text counted once for each 64 characters, each path counted by itself."""
+    total = 0
+    for path in paths:
+        try:
+            pending = [look_up(path, scope)]
+        except ValueError:
+            continue
+        while pending:
+            value = pending.pop()
+            total += 1
+            if isinstance(value, str):
+                total += len(value) // TEXT_UNIT
+            elif isinstance(value, Mapping):
+                pending += value.values()
+            elif isinstance(value, list | tuple):
+                pending += value
+    return total
+
+
+def without_the_rest(paths: Iterable[Path], scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The scope reduced to what the paths read: CEL copies all it is given, and a run may hold megabytes.
+
+    An index into a list ends the reduction, because leaving out an element would shift the others.
+    """
+    wanted = list(paths)
+    return {str(name): _reduced(scope[str(name)], [path[1:] for path in wanted if path[0] == name]) for name in {path[0] for path in wanted}}
+
+
+def _reduced(value: Any, paths: Sequence[Path]) -> Any:
+    if not isinstance(value, Mapping) or any(not path or isinstance(path[0], int) for path in paths):
+        return value
+    return {name: _reduced(value[name], [path[1:] for path in paths if path[0] == name]) for name in {path[0] for path in paths} if name in value}
+
+
+def plain(value: Any) -> Any:
+    """CEL's value as JSON data: keys sorted (CEL's maps have no order, and a decision must come out the same each time), times as ISO-8601.
+
+    Raises ValueError for what JSON cannot say.
+    """
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("gives an object whose keys are not text")
+        return {key: plain(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, dt.datetime):
+        return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, dt.timedelta):
+        raise ValueError("gives a duration, which JSON cannot say; write string(…) around it")
+    raise ValueError(f"gives {kind(value)}, which JSON cannot say")
+
+
+def spelled(value: Any) -> str:
+    """A value inside a longer text: texts as they are, lists and objects as JSON, whole numbers without `.0`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return orjson.dumps(value).decode()
+
+
+def kind(value: Any) -> str:
+    """What a value is called in a message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a text"
+    return "an object" if isinstance(value, Mapping) else "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
