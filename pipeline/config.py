@@ -16,6 +16,8 @@ class Server(Section):
     port: int = Field(3000, ge=0, le=65535)
     body_limit: Size = "1MiB"  # type: ignore[assignment]
     upload_limit: Size = "100MiB"  # type: ignore[assignment]
+    drain: Duration = "25s"  # type: ignore[assignment]
+    """How long running jobs and deliveries may go on after SIGTERM; what is left then is handed back."""
 
 
 class Redis(Section):

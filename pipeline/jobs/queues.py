@@ -9,6 +9,7 @@ import orjson
 from pipeline.config import Config, Queue
 from pipeline.errors import InvalidInput
 from pipeline.jobs import calls
+from pipeline.jobs.attempt import origin_of
 from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.model import Origin
 from pipeline.store.connection import Store
@@ -148,14 +149,6 @@ class Queues:
 
     async def all_counts(self) -> dict[str, dict[str, int]]:
         return {name: await self.counts(name) for name in self.names}
-
-
-def origin_of(opts: dict[str, Any]) -> Origin | None:
-    """The run's step that a job's options name, if they do."""
-    mark = opts.get("hookline")
-    if not isinstance(mark, dict):
-        return None
-    return Origin(run=mark["run"], workflow=mark["workflow"], step=mark["step"], n=int(mark["n"]))
 
 
 def _json(text: str | None, default: Any) -> Any:

@@ -6,14 +6,14 @@ import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from pipeline.config import Queue
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import calls, stalled
-from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, Runner, read_job
+from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, read_job
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop
 from pipeline.jobs.ending import ending
@@ -32,6 +32,13 @@ IDLE_SECONDS = 5.0
 NOT_OURS = {-1: "the job is gone", -2: "its lock is gone", -3: "it is not active", -6: "another worker has its lock"}
 WAITS_FOR_CHILDREN = {-4: "it has pending children", -9: "it has failed children"}
 log = structlog.get_logger(__name__)
+
+
+class Runs(Protocol):
+    """Who runs an attempt (`runner.Runner`)."""
+
+    def name_of(self, job_name: str) -> str | None: ...
+    async def run(self, job: Job, context: JobContext) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Worker:
     """Runs the jobs of one queue, `settings.concurrency` at a time, until `stop`."""
 
     def __init__(
-        self, redis: Store, blocking: Store, keys: QueueKeys, settings: Queue, runner: Runner, *, log_key: str, name: str, lock_ms: int = LOCK_MS
+        self, redis: Store, blocking: Store, keys: QueueKeys, settings: Queue, runner: Runs, *, log_key: str, name: str, lock_ms: int = LOCK_MS
     ) -> None:
         """`blocking` is a client of its own for the wait for markers, which would hold up other commands."""
         self._redis = redis
@@ -233,11 +240,11 @@ class Worker:
         )
         next_call, token = (None, "") if self._stopping else self._next()
         event = end.event.fields() if end.event else []
-        args = [end.kind, pack(pack_call(end.call)), pack(event), pack(pack_call(next_call) if next_call else [])]
-        code, found, error = await self._until_answered(job, FINISH, [self._log_key], args)
+        args = [end.kind, pack(pack_call(end.call)), pack(event), pack(pack_call(next_call) if next_call else []), job.id]
+        code, found, error = await self._until_answered(job, FINISH, [self._log_key, self._keys.key("active")], args)
         self._report(bound, job, outcome, end.kind, int(code), now_ms() - started)
         if error:
-            log.error("fetch failed", queue=self._keys.queue, error=error)
+            log.error("error after the end of a job", queue=self._keys.queue, error=error)
         next_job = _parse_fetch(found, token, now_ms()) if found else None
         return next_job if isinstance(next_job, Fetched) else None
 

@@ -123,6 +123,13 @@ class Log:
             ages[str(group["name"])] = max(now - _order(str(rows[0][0]))[0], 0) if rows else 0
         return ages
 
+    async def acknowledged(self, group: str, cursor: str) -> bool:
+        """Whether a consumer group has acknowledged every entry up to `cursor`."""
+        for found in await self._groups():
+            if found["name"] == group:
+                return _order(await self._needed(found)) > _order(cursor)
+        return False
+
     @property
     def _trimmed_key(self) -> str:
         return f"{self.key}:trimmed"

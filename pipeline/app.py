@@ -1,0 +1,243 @@
+"""The composition root: what one process of the service is made of, in which order it starts, and how it ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket as sockets
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from aiohttp import web
+
+from pipeline import logs
+from pipeline.api.app import create_app
+from pipeline.api.services import Services
+from pipeline.auth import Authenticator
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.jobs.attempt import Runner
+from pipeline.jobs.calls import now_ms
+from pipeline.jobs.isolation import IsolatedPool
+from pipeline.jobs.queues import Queues
+from pipeline.jobs.registry import Processor, resolve
+from pipeline.jobs.watchdog import Watchdog
+from pipeline.jobs.worker import Worker
+from pipeline.storage import Storage
+from pipeline.store import connection
+from pipeline.store.connection import Store
+from pipeline.store.embedded import EmbeddedStore
+from pipeline.store.keys import Keys
+from pipeline.store.log import Event, Group, Log, event_id
+from pipeline.workflows.definition import compile_all
+from pipeline.workflows.definitions import Definitions
+from pipeline.workflows.engine import GROUP as ENGINE_GROUP
+from pipeline.workflows.engine import Engine
+from pipeline.workflows.recovery import Recovery
+from pipeline.workflows.runs import Runs
+from pipeline.workflows.timers import Timers
+from pipeline.workflows.transitions import Transitions
+from webhooks import Webhooks
+
+Part = Literal["api", "engine", "webhooks", "worker"]
+ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
+BEHIND_MS = 60_000
+"""A consumer group whose oldest unacknowledged event is older than this makes the service not ready."""
+log = structlog.get_logger(__name__)
+
+
+def main(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
+    """The entry of a process that the supervisor started; ends on SIGTERM, or when the supervisor is gone."""
+    logs.configure(config.log_format)
+    # Ctrl-C reaches every process of the terminal; only the supervisor acts on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        asyncio.run(_process(config, parts, name, pipe))
+    except ConfigError as error:
+        log.error("cannot start", reason=str(error))
+        sys.exit(2)
+    # A plain `def` processor that outlived the deadline sits in a thread that nobody can end.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(pipe.fileno(), stop.set)
+    structlog.contextvars.bind_contextvars(process=name)
+    async with running(config, parts, name) as service:
+        pipe.send({"port": service.port} if service.port else {})
+        await stop.wait()
+    loop.remove_reader(pipe.fileno())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A process that is up."""
+
+    port: int | None
+    """Of the API, where this process serves it."""
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, parts: tuple[Part, ...], name: str) -> AsyncIterator[Running]:
+    """Everything that `parts` need, started in order and ended in reverse; leaving it drains.
+
+    Raises ConfigError for whatever an operator must mend first.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        url = _store_url(config, stack)
+        redis = connection.connect(url)
+        stack.push_async_callback(redis.aclose)
+        await connection.wait_until_up(redis)
+        for warning in await connection.check(redis, owner=config.redis.prefix, bull_prefix=config.bullmq.prefix):
+            log.warning("durability", reason=warning)
+        house = _House(config, redis, url, f"{sockets.gethostname()}:{os.getpid()}:{name}")
+        if "worker" in parts:
+            await house.start_workers(stack)
+        port = None
+        if set(parts) & {"api", "engine", "webhooks"}:
+            port = await house.start_rest(parts, stack)
+        yield Running(port=port)
+        log.info("stopping", drain_seconds=config.server.drain / 1000)
+
+
+def _store_url(config: Config, stack: contextlib.AsyncExitStack) -> str:
+    if config.redis.url is not None:
+        return config.redis.url.get_secret_value()
+    store = EmbeddedStore(Path(config.data_dir).resolve())
+    url = store.attach()
+    stack.callback(store.detach)
+    return url
+
+
+class _House:
+    """The parts of one process over one client of the store."""
+
+    def __init__(self, config: Config, redis: Store, url: str, consumer: str) -> None:
+        self._config = config
+        self._redis = redis
+        self._url = url
+        self._consumer = consumer
+        self._keys = Keys(config.redis.prefix)
+        self._log = Log(redis, self._keys.log)
+        self._queues = Queues(redis, config)
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    async def start_workers(self, stack: contextlib.AsyncExitStack) -> None:
+        stack.enter_context(Watchdog())
+        queues = {queue: settings for queue, settings in self._config.queues.items() if settings.processors}
+        blocking = connection.connect(self._url, connections=len(queues) + 1)
+        stack.push_async_callback(blocking.aclose)
+        pools: dict[str, IsolatedPool] = {}
+        workers: list[Worker] = []
+        for queue, settings in queues.items():
+            processors = {name: self._resolve(path, queue, name) for name, path in settings.processors.items()}
+            for processor in processors.values():
+                if processor.kind == "isolated" and processor.path not in pools:
+                    # More children than cores would only share them.
+                    pools[processor.path] = IsolatedPool(processor, self._config, min(settings.concurrency, os.cpu_count() or 1))
+                    stack.push_async_callback(pools[processor.path].close)
+            runner = Runner(processors, pools, concurrency=settings.concurrency)
+            stack.callback(runner.close)
+            workers.append(
+                Worker(self._redis, blocking, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer)
+            )
+        tasks = [asyncio.create_task(worker.run(), name=f"worker {queue}") for queue, worker in zip(queues, workers, strict=True)]
+
+        async def drain() -> None:
+            await asyncio.gather(*(worker.stop(self._config.server.drain / 1000) for worker in workers))
+            await asyncio.wait(tasks, timeout=5)
+
+        stack.push_async_callback(drain)
+        log.info("working", queues=list(queues))
+
+    def _resolve(self, path: str, queue: str, name: str) -> Processor:
+        try:
+            return resolve(path, self._config, folder=Path(self._config.folder))
+        except ConfigError as error:
+            raise ConfigError(f"queues.{queue}.processors.{name}: {error.message}") from error
+
+    # --- API, engine, webhooks --------------------------------------------------------------------------------------
+
+    async def start_rest(self, parts: tuple[Part, ...], stack: contextlib.AsyncExitStack) -> int | None:
+        definitions = Definitions(self._redis, self._keys, compile_all(self._config))
+        transitions = Transitions(self._redis, self._keys, self._queues, definitions)
+        recovery = Recovery(self._redis, self._keys, self._log, self._queues, definitions, transitions, self._config.retention)
+        webhooks = self._webhooks()
+        stack.push_async_callback(webhooks.close)
+        stop = asyncio.Event()
+        tasks: list[asyncio.Task[Any]] = []
+        if "webhooks" in parts:
+            await webhooks.declare(self._declared_endpoints())
+            tasks += [asyncio.create_task(webhooks.run_fanout(stop)), asyncio.create_task(webhooks.run_dispatcher(stop))]
+        if "engine" in parts:
+            engine = Engine(self._group(ENGINE_GROUP), transitions)
+            tasks.append(asyncio.create_task(engine.run(stop)))
+            upkeep = [asyncio.create_task(part) for part in (Timers(self._redis, self._keys, transitions).run(), recovery.run())]
+            stack.push_async_callback(_cancel, upkeep)
+
+        async def drain() -> None:
+            stop.set()
+            if tasks:
+                await asyncio.wait(tasks, timeout=self._config.server.drain / 1000)
+
+        stack.push_async_callback(drain)
+        if "api" not in parts:
+            return None
+        runs = Runs(self._redis, self._keys, self._queues, definitions, transitions)
+        services = Services(
+            config=self._config,
+            redis=self._redis,
+            keys=self._keys,
+            queues=self._queues,
+            runs=runs,
+            log=self._log,
+            storage=Storage(self._config.storage.url, base=Path(self._config.folder)),
+            webhooks=webhooks,
+            authenticator=Authenticator(self._config.auth),
+            matches=webhooks.matches,
+            ready=lambda: self._ready(recovery, webhooks),
+        )
+        return await _serve(create_app(services), self._config, stack)
+
+    def _group(self, group: str) -> Group:
+        return Group(self._redis, self._keys.log, group, self._consumer)
+
+    async def _ready(self, recovery: Recovery, webhooks: Webhooks) -> dict[str, Any]:
+        """Which part is behind and by how long (ms)."""
+        behind = await self._log.behind(now_ms())
+        parts: dict[str, Any] = {group: {"behindMs": age, "ok": age < BEHIND_MS} for group, age in behind.items()}
+        warnings = await connection.check(self._redis, owner=self._config.redis.prefix, bull_prefix=self._config.bullmq.prefix)
+        parts["store"] = {"ok": True, "warnings": warnings}
+        if recovery.held_by:
+            parts["log"] = {"ok": True, "heldBy": recovery.held_by}
+        return {"ok": all(part["ok"] for part in parts.values()), "parts": parts}
+
+
+async def _serve(app: web.Application, config: Config, stack: contextlib.AsyncExitStack) -> int:
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=config.server.drain / 1000)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, config.server.host, config.server.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(f"server.port: cannot listen on {config.server.host}:{config.server.port}: {error.strerror}") from error
+    port = int(runner.addresses[0][1])
+    log.info("listening", url=f"http://{config.server.host}:{port}")
+    return port
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,87 @@
+"""Runs an attempt with the processor that its job's name stands for: on the loop, in a thread, or in a child process."""
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import PermanentFailure
+from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome
+from pipeline.jobs.context import LOCK_LOST, SHUTTING_DOWN, JobContext, ThreadContext
+from pipeline.jobs.isolation import IsolatedPool
+from pipeline.jobs.model import Job
+from pipeline.jobs.registry import Processor
+from pipeline.jobs.results import check_result
+from pipeline.jobs.watchdog import TASK_PREFIX
+
+
+class Runner:
+    """Runs attempts with the processors of one queue."""
+
+    def __init__(self, processors: Mapping[str, Processor], pools: Mapping[str, IsolatedPool], *, concurrency: int) -> None:
+        self._processors = processors
+        self._pools = pools
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="processor")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def name_of(self, job_name: str) -> str | None:
+        """The name of the processor that does these jobs, as the logs show it."""
+        known = self._processors.get(job_name)
+        return known.name if known else None
+
+    async def run(self, job: Job, context: JobContext) -> Outcome:
+        """Never raises: whatever a processor does is an outcome."""
+        try:
+            return Completed(result=check_result(await self._call(job, context)))
+        except asyncio.CancelledError:
+            return _stopped(context)
+        except PermanentFailure as failure:
+            return Failed(reason=failure.message, stack="", permanent=True)
+        except Exception as error:
+            if context.cancelled:
+                return _stopped(context)
+            return Failed(reason=str(error) or type(error).__name__, stack=traceback.format_exc(limit=-8), permanent=False)
+
+    async def _call(self, job: Job, context: JobContext) -> Any:
+        processor = self._processors.get(job.name)
+        if processor is None:
+            known = ", ".join(sorted(self._processors)) or "none"
+            raise PermanentFailure(
+                f"no processor for job {job.name!r} on queue {job.queue!r} (known: {known}); add it to queues.{job.queue}.processors"
+            )
+        if processor.kind == "isolated":
+            return await self._pools[processor.path].run(job, context)
+        ready = _validated(job, processor)
+        if processor.kind == "thread":
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, processor.call, ready, ThreadContext(context, loop))
+        task = asyncio.current_task()
+        if task:
+            task.set_name(f"{TASK_PREFIX}{processor.name} {job.queue} {job.id}")
+        return await processor.call(ready, context)
+
+
+def _validated(job: Job, processor: Processor) -> Job:
+    if processor.input is None:
+        return job
+    try:
+        data = processor.input.model_validate(job.data)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in error.errors())
+        raise PermanentFailure(f"the job's data does not fit: {faults}") from error
+    return replace(job, data=data)
+
+
+def _stopped(context: JobContext) -> Outcome:
+    reason = context.stop_reason
+    if reason == LOCK_LOST:
+        return Dropped()
+    if reason is None or reason == SHUTTING_DOWN:
+        return Interrupted()
+    return Failed(reason=reason, stack="", permanent=True)

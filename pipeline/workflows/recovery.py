@@ -1,0 +1,148 @@
+"""Looks for what no transaction can cover: jobs removed or finished by foreign hands, runs past their retention, an overlong log."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from pipeline.config import Retention
+from pipeline.jobs.calls import now_ms
+from pipeline.jobs.queues import Queues
+from pipeline.store.connection import STORE_ERRORS, Store
+from pipeline.store.keys import Keys
+from pipeline.store.log import Log
+from pipeline.workflows.definitions import Definitions
+from pipeline.workflows.engine import GROUP
+from pipeline.workflows.model import JobEnded, JobLost, Outcome, Run, RunStatus, StepStatus
+from pipeline.workflows.transitions import Transitions
+
+EVERY_SECONDS = 15.0
+PAGE = 200
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """A dispatched job that is gone or finished, whose event may still be under way."""
+
+    run_id: str
+    step: str
+    n: int
+
+
+class Recovery:
+    def __init__(
+        self, redis: Store, keys: Keys, event_log: Log, queues: Queues, definitions: Definitions, transitions: Transitions, retention: Retention
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._log = event_log
+        self._queues = queues
+        self._definitions = definitions
+        self._transitions = transitions
+        self._retention = retention
+        self._suspects: dict[_Suspect, str] = {}
+        self.held_by: str | None = None
+        """The consumer group that keeps the log from being trimmed, if one does."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.look(now_ms())
+            except STORE_ERRORS as error:
+                log.warning("store away", part="recovery", error=str(error))
+            except Exception:
+                log.exception("recovery failed; it is tried again")
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def look(self, now: int) -> None:
+        """One round."""
+        await self._recover_jobs()
+        await self._forget_runs(now)
+        self.held_by = await self._log.trim(max_age_ms=self._retention.events, max_bytes=self._retention.log_bytes, now=now)
+
+    # --- jobs that will not report ----------------------------------------------------------------------------------
+
+    async def _recover_jobs(self) -> None:
+        """A missing job is not added again at once: it may have run and been removed, its event waiting in the log.
+
+        So the end of the log is noted; when the engine has acknowledged all up to there and the run still waits, it is true.
+        """
+        last = await self._log.last()
+        seen: dict[_Suspect, str] = {}
+        async for run, step_id in self._unreported():
+            step = run.steps[step_id]
+            suspect = _Suspect(run.id, step_id, step.n)
+            noted = self._suspects.get(suspect, last)
+            if suspect in self._suspects and await self._log.acknowledged(GROUP, noted):
+                await self._resolve(suspect)
+            else:
+                seen[suspect] = noted
+        self._suspects = seen
+
+    async def _unreported(self) -> AsyncIterator[tuple[Run, str]]:
+        """(run, step id) of each running step whose job is gone or has finished."""
+        index = self._keys.runs("status", RunStatus.RUNNING)
+        for first in range(0, await self._redis.zcard(index), PAGE):
+            ids = await self._redis.zrange(index, first, first + PAGE - 1)
+            waiting = [
+                (run, step_id)
+                for run in await self._transitions.load_many(ids)
+                for step_id, step in run.steps.items()
+                if step.status == StepStatus.RUNNING and step.job_id
+            ]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for run, step_id in waiting:
+                    pipe.hmget(await self._job_key(run, step_id), "timestamp", "finishedOn")
+                found = await pipe.execute()
+            for (run, step_id), (timestamp, finished) in zip(waiting, found, strict=True):
+                if timestamp is None or finished is not None:
+                    yield run, step_id
+
+    async def _job_key(self, run: Run, step_id: str) -> str:
+        definition = await self._definitions.pinned(run.digest)
+        return self._queues.keys(definition.steps[step_id].queue).key(str(run.steps[step_id].job_id))
+
+    async def _resolve(self, suspect: _Suspect) -> None:
+        loaded = await self._transitions.load(suspect.run_id)
+        if not loaded:
+            return
+        run, _ = loaded
+        step = run.steps[suspect.step]
+        if step.status != StepStatus.RUNNING or step.n != suspect.n:
+            return
+        fields = await self._redis.hgetall(await self._job_key(run, suspect.step))
+        outcome = _outcome(suspect, fields)
+        if outcome:
+            log.warning("job recovered", runId=run.id, step=suspect.step, jobId=step.job_id, how=type(outcome).__name__)
+            await self._transitions.apply(run.id, outcome)
+
+    # --- retention --------------------------------------------------------------------------------------------------
+
+    async def _forget_runs(self, now: int) -> None:
+        cutoff = now - self._retention.runs
+        ids = await self._redis.zrange(self._keys.runs(), "-inf", cutoff, byscore=True, offset=0, num=PAGE)
+        for run in await self._transitions.load_many(ids):
+            if run.status.terminal and (run.finished_at or run.created_at) < cutoff:
+                await self._transitions.forget(run)
+
+
+def _outcome(suspect: _Suspect, fields: dict[str, str]) -> Outcome | None:
+    """What a job's hash says of a job that did not report: nothing there, or finished by a worker that is not ours."""
+    if "timestamp" not in fields:
+        return JobLost(step=suspect.step, n=suspect.n)
+    if "finishedOn" not in fields:
+        return None
+    failed = "failedReason" in fields and "returnvalue" not in fields
+    return JobEnded(
+        step=suspect.step,
+        n=suspect.n,
+        result=None if failed else orjson.loads(fields.get("returnvalue", "null")),
+        error=(fields.get("failedReason") or "failed") if failed else None,
+        attempts=int(fields.get("atm", 1)),
+        started_at=int(fields["processedOn"]) if "processedOn" in fields else None,
+        finished_at=int(fields["finishedOn"]),
+    )

@@ -1,0 +1,167 @@
+"""Transitions of runs, each committed whole: load, decide, commit, and again if somebody else moved the run meanwhile."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from pipeline.jobs import calls
+from pipeline.jobs.calls import now_ms
+from pipeline.jobs.model import Origin
+from pipeline.jobs.queues import Queues
+from pipeline.store.connection import Store
+from pipeline.store.idempotency import Answer, Claim, record
+from pipeline.store.keys import Keys
+from pipeline.store.log import Event
+from pipeline.store.scripts import composed, lua, pack, pack_call
+from pipeline.units import iso
+from pipeline.workflows import machine
+from pipeline.workflows.codec import decode, encode
+from pipeline.workflows.definition import Definition
+from pipeline.workflows.definitions import Definitions
+from pipeline.workflows.model import Decision, Dispatch, Outcome, Run, Timer
+
+START = composed(lua("pipeline.workflows", "start.lua"), "addStandardJob")
+ADVANCE = composed(lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An entry of the log that a transition acknowledges when it is committed."""
+
+    group: str
+    event: Event
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """What the start transaction answered."""
+
+    job_id: str
+    """Of the trigger's job; empty where no queue triggered the run."""
+    earlier: str | None
+    """The idempotency record of the first time, if there was one: then nothing was started."""
+
+
+class Transitions:
+    """Reads and moves runs."""
+
+    def __init__(self, redis: Store, keys: Keys, queues: Queues, definitions: Definitions) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._queues = queues
+        self._definitions = definitions
+
+    async def load(self, run_id: str) -> tuple[Run, str] | None:
+        """A run and the version of its last transition."""
+        fields = await self._redis.hgetall(self._keys.run(run_id))
+        return _loaded(fields) if fields else None
+
+    async def load_many(self, run_ids: Sequence[str]) -> list[Run]:
+        """Those of the runs that exist, in order."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for run_id in run_ids:
+                pipe.hgetall(self._keys.run(run_id))
+            return [_loaded(fields)[0] for fields in await pipe.execute() if fields]
+
+    async def begin(self, definition: Definition, decision: Decision, *, claim: Claim, answer: Answer, seconds: int) -> Begun:
+        """The start transaction."""
+        run = decision.run
+        what = {
+            "run": run.id,
+            "jobs": [[*pack_call(self._add(run, job)), "" if job.job_id else "1"] for job in decision.dispatches],
+            "events": [event.fields() for event in decision.events],
+            "timeline": [_timeline(event) for event in decision.events],
+            "timers": [[str(timer.due), _member(run.id, timer)] for timer in decision.timers],
+            "indexes": self._indexes(run),
+        }
+        keys = [
+            claim.key,
+            self._keys.run(run.id),
+            self._keys.log,
+            self._keys.timeline(run.id),
+            self._keys.timers,
+            self._keys.definition(run.digest),
+        ]
+        args = [record(claim, answer), seconds, encode(run), definition.to_json(), pack(what), run.created_at]
+        started, detail = await START(self._redis, keys, args)
+        return Begun(job_id=str(detail), earlier=None) if started else Begun(job_id="", earlier=str(detail))
+
+    async def apply(self, run_id: str, outcome: Outcome, *, entry: Entry | None = None) -> Run | None:
+        """Tell a run what happened to it and commit what follows; None if nothing does (then the entry is acknowledged alone).
+
+        Raises what the machine raises, and NotFound if the run's definition is gone.
+        """
+        while True:
+            loaded = await self.load(run_id)
+            decision = None
+            if loaded:
+                run, version = loaded
+                definition = await self._definitions.pinned(run.digest)
+                decision = machine.advance(definition, run, outcome, now_ms())
+            if decision is None:
+                if entry:
+                    await self._redis.xack(self._keys.log, entry.group, entry.event.cursor)
+                return None
+            if await self._commit(run, version, decision, entry):
+                return decision.run
+
+    async def _commit(self, before: Run, version: str, decision: Decision, entry: Entry | None) -> bool:
+        run = decision.run
+        old, new = self._indexes(before), self._indexes(run)
+        told = [entry.event, *decision.events] if entry else decision.events
+        what = {
+            "run": run.id,
+            "jobs": [pack_call(self._add(run, job)) for job in decision.dispatches],
+            "events": [event.fields() for event in decision.events],
+            "timeline": [_timeline(event) for event in told],
+            "timers": [[str(timer.due), _member(run.id, timer)] for timer in decision.timers],
+            "over": [_member(run.id, timer) for timer in decision.timers_over],
+            "cancel": [self._cancel(cancel.queue, cancel.job_id, cancel.reason) for cancel in decision.cancellations],
+            "drop": [key for key in old if key not in new],
+            "add": [key for key in new if key not in old],
+        }
+        keys = [self._keys.run(run.id), self._keys.log, self._keys.timeline(run.id), self._keys.timers]
+        args = [version, encode(run), pack(what), run.created_at, entry.group if entry else "", entry.event.cursor if entry else ""]
+        return bool(await ADVANCE(self._redis, keys, args))
+
+    def _add(self, run: Run, job: Dispatch) -> calls.Call:
+        origin = Origin(run=run.id, workflow=run.workflow, step=job.step, n=job.n)
+        return self._queues.add_call(job.queue, job.name, job.data, job_id=job.job_id, origin=origin, attempts=job.attempts, backoff=job.backoff)
+
+    def _cancel(self, queue: str, job_id: str, reason: str) -> list[Any]:
+        keys = self._queues.keys(queue)
+        return [keys.key(job_id), *pack_call(calls.remove_job(keys, job_id=job_id)), reason]
+
+    def _indexes(self, run: Run) -> list[str]:
+        keys = [self._keys.runs(), self._keys.runs("status", run.status), self._keys.runs("workflow", run.workflow)]
+        return [*keys, self._keys.runs("user", run.user_id)] if run.user_id else keys
+
+    async def forget(self, run: Run) -> None:
+        """Remove a run that has ended, with all that is kept of it."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for index in self._indexes(run):
+                pipe.zrem(index, run.id)
+            pipe.delete(self._keys.run(run.id), self._keys.timeline(run.id))
+            await pipe.execute()
+
+
+def _loaded(fields: dict[str, str]) -> tuple[Run, str]:
+    run = decode(fields["state"])
+    triggered = fields.get("job")
+    if triggered:
+        # The id was not known while the state was written: BullMQ's counter gave it in the same script.
+        steps = {id: replace(step, job_id=triggered) if step.job_id == "" else step for id, step in run.steps.items()}
+        run = replace(run, steps=steps)
+    return run, fields["v"]
+
+
+def _timeline(event: Event) -> str:
+    """A run's own record of an event, which outlives the log; results stay in the run."""
+    data = {name: value for name, value in event.data.items() if name not in ("result", "steps")}
+    return orjson.dumps({"id": event.id, "type": event.type, "timestamp": iso(event.timestamp), "data": data}).decode()
+
+
+def _member(run_id: str, timer: Timer) -> str:
+    return f"{run_id}|{timer.step}|{timer.n}"
