@@ -6,7 +6,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from pipeline.errors import ConfigError
 
@@ -24,16 +24,17 @@ def connect(url: str, *, connections: int = 64, retries: int = 4) -> Store:
     `socket_timeout=None`: redis-py's default of 5 s cuts blocking reads short and then sleeps (redis-py#4125).
     Commands are sent again after a lost connection, which is safe because every script of ours may be repeated.
     """
+    # A unix socket has no keep-alive: when its peer dies, the kernel says so at once.
+    tcp = {} if url.startswith("unix:") else {"socket_connect_timeout": 5, "socket_keepalive": True}
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=connections,
         timeout=None,
         decode_responses=True,
         socket_timeout=None,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
         retry_on_error=[ConnectionError, TimeoutError],
+        **tcp,
     )
     return Redis.from_pool(pool)
 
@@ -42,7 +43,10 @@ async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:
     """Return when the store answers; raises ConfigError when it does not within `seconds` or refuses our credentials."""
     try:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(STORE_ERRORS), stop=stop_after_delay(seconds), wait=wait_exponential_jitter(0.05, 1.0), reraise=True
+            retry=retry_if_exception_type(STORE_ERRORS),
+            stop=stop_after_delay(seconds),
+            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            reraise=True,
         ):
             with attempt:
                 await redis.ping()

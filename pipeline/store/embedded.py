@@ -98,14 +98,16 @@ class EmbeddedStore:
             (self.folder / "socket.path").write_text(f"{self.socket}\n")
         self.socket.unlink(missing_ok=True)
         log = self.folder / "valkey.log"
-        with log.open("ab") as output:
-            # A session of its own: Ctrl-C in the terminal is for the service, which shuts the store down when it is done.
-            process = subprocess.Popen(
-                [str(_binary()), *self._settings()], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder, start_new_session=True
-            )
+        # By way of a shell that ends at once: the store is nobody's child, so it outlives us and leaves no zombie; in a session of
+        # its own, because Ctrl-C in the terminal is for the service, which shuts the store down when it is done.
+        started = subprocess.run(
+            ["sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!', "sh", str(log), str(_binary()), *self._settings()],
+            stdout=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True, check=True,
+        )  # fmt: skip
+        pid = int(started.stdout)
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if not _alive(pid) or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace").splitlines()[-5:]
                 raise ConfigError("the embedded store did not start; the end of its log:\n  " + "\n  ".join(tail) + f"\n  (whole log: {log})")
             time.sleep(0.01)
@@ -147,6 +149,14 @@ def _refuse_foreign(folder: Path) -> None:
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigError(f"{folder} belongs to another user or is open to others; remove it, or set XDG_RUNTIME_DIR")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _memory() -> int:
