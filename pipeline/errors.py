@@ -116,7 +116,8 @@ class ConfigError(HooklineError):
     def __str__(self) -> str:
         lines = [self.message]
         for fault in self.faults:
-            where = ":".join(str(part) for part in (self.file, fault.line, fault.column) if part is not None)
+            # A fault without a line is not in the file but in the environment or on the command line: its path says so.
+            where = ":".join(str(part) for part in (self.file, fault.line, fault.column) if part is not None) if fault.line else ""
             lines.append(f"  {where}: {fault}" if where else f"  {fault}")
         return "\n".join(lines)
 

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?(B|KiB|MiB|GiB|kB|MB|GB)")
@@ -45,9 +45,12 @@ def iso(ms: int) -> str:
 
 
 Duration = Annotated[
-    int, BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value)), PlainSerializer(format_duration)
+    int,
+    BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value)),
+    PlainSerializer(format_duration),
+    WithJsonSchema({"type": "string", "pattern": f"^({_DURATION.pattern})$", "examples": ["30s"]}),
 ]
 """A pydantic field written as a duration in configuration and held in milliseconds."""
 
-Size = Annotated[int, BeforeValidator(parse_size)]
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "pattern": f"^({_SIZE.pattern})$", "examples": ["64KiB"]})]
 """A pydantic field written as a size in configuration and held in bytes."""

@@ -1,0 +1,238 @@
+"""What may stand in an expression: CEL's tokens read for everything that CEL itself finds out only when it runs."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cel
+
+from pipeline.errors import InvalidInput
+from pipeline.workflows.values import Accessor, Path
+from pipeline.yamlsource import suggestion
+
+MAX_LENGTH = 1000
+"""Characters of one expression."""
+RUN_FIELDS = ("id", "workflow", "userId", "createdAt")
+STEP_FIELDS = ("status", "result", "error")
+VARIABLES = ("input", "run", "steps")
+LOOPS = ("all", "exists", "exists_one", "filter", "map")
+FUNCTIONS = (
+    *("has", "size", "contains", "startsWith", "endsWith", "matches", "int", "double", "string", "type", "timestamp", "duration"),
+    *("getFullYear", "getMonth", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds"),
+)
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|//[^\n]*)
+      | (?P<text>[rRbB]{0,2}(?:\"{3}[\s\S]*?\"{3}|'{3}[\s\S]*?'{3})
+               |(?:[rR][bB]?|[bB][rR])(?:"[^"\n]*"|'[^'\n]*')
+               |[bB]?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
+      | (?P<number>\d[\w.]*|\.\d+)
+      | (?P<name>[A-Za-z_]\w*)
+      | (?P<other>[\s\S])""",
+    re.VERBOSE,
+)
+OPEN = "${{"
+_CEL_PLACE = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
+
+
+class ExpressionError(InvalidInput):
+    """An expression that cannot be compiled, or that gives no value: says which, and why."""
+
+    code = "expression"
+
+    def __init__(self, expression: str, reason: str, *, offset: int = 0) -> None:
+        super().__init__(f"${{{{ {expression} }}}}: {reason}")
+        self.expression = expression
+        self.reason = reason
+        self.offset = offset
+        """Characters into the text that was compiled, where the mistake is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    kind: str
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """A path that an expression reads, as far as it is written out: `steps.analyze.result.score`."""
+
+    path: Path
+    start: int
+
+    @property
+    def step(self) -> str | None:
+        return str(self.path[1]) if self.path[0] == "steps" else None
+
+
+def closing(text: str, body: int) -> int:
+    """Where the `}}` of an expression stands: braces inside its texts and maps do not count."""
+    depth = 0
+    for token in tokens(text, body, len(text)):
+        if token.text == "{":
+            depth += 1
+        elif token.text == "}":
+            if depth == 0 and text.startswith("}}", token.start):
+                return token.start
+            depth -= 1
+    raise ExpressionError(text[body : body + 60].strip(), "has no closing }}", offset=body - len(OPEN))
+
+
+def tokens(text: str, start: int, end: int) -> Iterator[Token]:
+    for match in _TOKEN.finditer(text, start, end):
+        if match.lastgroup != "space":
+            yield Token(str(match.lastgroup), match[0], match.start())
+
+
+def _syntax(source: str, message: str) -> tuple[str, int]:
+    match = _CEL_PLACE.search(message)
+    if not match:
+        return "is not an expression", 0
+    lines = source.split("\n")
+    line = min(int(match[1]), len(lines)) - 1
+    offset = sum(len(before) + 1 for before in lines[:line]) + int(match[2]) - 1
+    if "<EOF>' expecting" in match[3]:
+        return "ends too early", len(source)
+    return match[3].split(" expecting ")[0], min(offset, len(source))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """An expression that passed every check that can be made without its data."""
+
+    source: str
+    program: cel.Program
+    references: tuple[Reference, ...]
+    loops: int
+    """How many lists it walks."""
+    whole: bool
+    """Whether it is one reference and nothing else."""
+
+
+def checked(source: str, start: int) -> Checked:
+    """Compile an expression that stands at `start` in its text. Raises ExpressionError, its offset counted in that text."""
+    if len(source) > MAX_LENGTH:
+        raise ExpressionError(f"{source[:60]}…", f"has more than {MAX_LENGTH:,} characters", offset=start)
+    try:
+        program = cel.compile(source)
+    except ValueError as error:
+        reason, offset = _syntax(source, str(error))
+        raise ExpressionError(source, reason, offset=start + offset) from error
+    found = [Token(token.kind, token.text, token.start + start) for token in tokens(source, 0, len(source))]
+    return _Checker(source, found).check(program)
+
+
+class _Checker:
+    """Reads an expression's tokens for what CEL itself finds out only when it runs."""
+
+    def __init__(self, source: str, tokens: list[Token]) -> None:
+        self._source = source
+        self._tokens = tokens
+        self._loops = [
+            index for index in range(1, len(tokens)) if self._at(index - 1) == "." and tokens[index].text in LOOPS and self._at(index + 1) == "("
+        ]
+        self._bound = {self._at(index + 2) for index in self._loops}
+
+    def check(self, program: cel.Program) -> Checked:
+        self._check_loops()
+        references = []
+        for index, token in enumerate(self._tokens):
+            if token.kind == "other" and token.text in "'\"`":
+                raise self._error("a text is not closed", token)
+            if token.kind == "text" and token.text.lstrip("rR")[0] in "bB":
+                raise self._error("bytes are not JSON; write a text", token)
+            if token.kind == "name":
+                references += self._name(index, token)
+        whole = len(references) == 1 and references[0][1] == len(self._tokens)
+        read = tuple(reference for reference, _ in references)
+        return Checked(source=self._source, program=program, references=read, loops=len(self._loops), whole=whole)
+
+    def _name(self, index: int, token: Token) -> list[tuple[Reference, int]]:
+        called = self._at(index + 1) == "("
+        if called and token.text not in (*FUNCTIONS, *LOOPS):
+            raise self._error(f"there is no function {token.text!r}{suggestion(token.text, (*FUNCTIONS, *LOOPS))}", token)
+        if called and token.text == "matches":
+            self._check_pattern(index, token)
+        if called or self._at(index - 1) == "." or token.text in ("true", "false", "null", "in"):
+            return []
+        if token.text in self._bound:
+            return []
+        if token.text not in VARIABLES:
+            raise self._error(f"there is no variable {token.text!r}{suggestion(token.text, VARIABLES)}", token)
+        path, end = self._path(index)
+        self._check_path(path, token)
+        return [(Reference(path=path, start=token.start), end)]
+
+    def _path(self, index: int) -> tuple[Path, int]:
+        path: list[Accessor] = [self._tokens[index].text]
+        index += 1
+        while True:
+            following = self._tokens[index + 1] if index + 1 < len(self._tokens) else None
+            if self._at(index) == "." and following and following.kind == "name" and self._at(index + 2) != "(":
+                path.append(following.text)
+                index += 2
+            elif self._at(index) == "[" and following and self._at(index + 2) == "]" and (key := _literal(following)) is not None:
+                path.append(key)
+                index += 3
+            else:
+                return tuple(path), index
+
+    def _check_path(self, path: Path, token: Token) -> None:
+        if path[0] == "input":
+            return
+        fields, depth = (RUN_FIELDS, 1) if path[0] == "run" else (STEP_FIELDS, 2)
+        if path[0] == "steps" and len(path) == 1:
+            raise self._error("name the step: steps.<id>.result", token)
+        if len(path) > depth and path[depth] not in fields:
+            owner = path[0] if depth == 1 else f"a step ({path[1]})"
+            raise self._error(f"{owner} has no {str(path[depth])!r}{suggestion(str(path[depth]), fields)}", token)
+
+    def _check_loops(self) -> None:
+        ends: list[int] = []
+        for index in self._loops:
+            if index + 3 >= len(self._tokens) or self._tokens[index + 2].kind != "name" or self._at(index + 3) != ",":
+                raise self._error(
+                    f"{self._tokens[index].text}() takes a name and an expression: list.{self._tokens[index].text}(x, …)", self._tokens[index]
+                )
+            name = self._tokens[index + 2]
+            if name.text in VARIABLES:
+                raise self._error(f"{name.text!r} is a variable already; name the element otherwise", name)
+            if any(index < end for end in ends):
+                raise self._error(
+                    f"{self._tokens[index].text}() inside another loop costs the square of the data; do it in a step's processor", self._tokens[index]
+                )
+            ends.append(self._closing(index + 1))
+
+    def _closing(self, index: int) -> int:
+        depth = 0
+        for position in range(index, len(self._tokens)):
+            depth += {"(": 1, ")": -1}.get(self._tokens[position].text, 0)
+            if depth == 0:
+                return position
+        return len(self._tokens)
+
+    def _check_pattern(self, index: int, token: Token) -> None:
+        pattern = self._tokens[index + 2] if index + 2 < len(self._tokens) else token
+        if self._at(index - 1) != "." or pattern.kind != "text" or self._at(index + 3) != ")":
+            raise self._error('write text.matches("pattern") with the pattern written out: one taken from data could be made slow', token)
+        try:
+            cel.evaluate(f'"".matches({pattern.text})')
+        except RuntimeError as error:
+            detail = next((line for line in str(error).splitlines() if line.startswith("error: ")), "error: it cannot be compiled")
+            raise self._error(f"the pattern is not valid: {detail.removeprefix('error: ').split('. Check')[0]}", pattern) from error
+
+    def _at(self, index: int) -> str:
+        return self._tokens[index].text if 0 <= index < len(self._tokens) else ""
+
+    def _error(self, reason: str, token: Token) -> ExpressionError:
+        return ExpressionError(self._source, reason, offset=token.start)
+
+
+def _literal(token: Token) -> Accessor | None:
+    if token.kind == "number" and token.text.isdigit():
+        return int(token.text)
+    if token.kind == "text" and token.text[0] in "'\"" and "\\" not in token.text and not token.text.startswith(("'''", '"""')):
+        return token.text[1:-1]
+    return None
