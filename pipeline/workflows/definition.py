@@ -11,7 +11,7 @@ import orjson
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fault
-from pipeline.workflows import expressions, inputs
+from pipeline.workflows import expressions, inputs, order
 from pipeline.workflows.expressions import Expression, ExpressionError
 from pipeline.workflows.written import DEFAULT_RUN_ON, RunOn, Step, Workflow
 from pipeline.yamlsource import Path, Source, check, suggestion
@@ -63,6 +63,11 @@ class Definition:
     def trigger_step(self, queue: str) -> str:
         """The step that a job posted to this trigger's queue becomes."""
         return next(step.id for step in self.steps.values() if step.queue == queue and not step.needs)
+
+    @cached_property
+    def in_order(self) -> tuple[StepDefinition, ...]:
+        """The steps so that each comes after those it needs, and otherwise as written."""
+        return tuple(self.steps[id] for id in order.sorted_by_needs({id: step.needs for id, step in self.steps.items()}))
 
     @cached_property
     def digest(self) -> str:
@@ -245,12 +250,13 @@ class _Compiler:
                 self._fault(("steps", step.id, "run_on"), "'always' stands alone: it includes the others")
             elif not step.needs and "run_on" in self._raw["steps"][step.id]:
                 self._fault(("steps", step.id, "run_on"), "has no effect on a step without needs", key=True)
-        if cycle := _cycle(steps):
+        if cycle := order.cycle({step.id: step.needs for step in steps.values()}):
             self._fault(("steps", cycle[0], "needs"), f"a cycle: {' → '.join(cycle)} (each needs the next)")
 
     def _check_expressions(self, steps: dict[str, StepDefinition], output: Any) -> None:
+        needs = {step.id: step.needs for step in steps.values()}
         for step in steps.values():
-            reachable = _ancestors(step, steps)
+            reachable = order.ancestors(step.id, needs)
             where = f"the needs of {step.id!r}"
             self._check_texts(step.data, ("steps", step.id, "with"), steps, reachable, where)
             if step.condition is not None:
@@ -295,32 +301,3 @@ class _Compiler:
 def _legal(id: str) -> str:
     legal = re.sub(r"[^A-Za-z0-9_]", "_", id)[:60]
     return legal if STEP_ID.fullmatch(legal) else f"s_{legal}"
-
-
-def _ancestors(step: StepDefinition, steps: Mapping[str, StepDefinition]) -> set[str]:
-    found: set[str] = set()
-    pending = list(step.needs)
-    while pending:
-        need = pending.pop()
-        if need in steps and need not in found:
-            found.add(need)
-            pending += steps[need].needs
-    return found
-
-
-def _cycle(steps: Mapping[str, StepDefinition]) -> list[str]:
-    """One cycle, first step named again at its end; empty if there is none. Steps that need themselves are left to others."""
-    state: dict[str, bool] = {}
-    """True once everything below a step was visited, False while it is on the path."""
-
-    def visit(id: str, path: list[str]) -> list[str]:
-        if id in state:
-            return [] if state[id] else [*path[path.index(id) :], id]
-        state[id] = False
-        for need in steps[id].needs:
-            if need in steps and need != id and (found := visit(need, [*path, id])):
-                return found
-        state[id] = True
-        return []
-
-    return next((found for id in steps if (found := visit(id, []))), [])

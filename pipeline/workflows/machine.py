@@ -1,0 +1,314 @@
+"""The rules of a run as one pure function: its state, what happened, and the time give the next state and what is to be done.
+
+Every transition happens once, however often its cause is told: an outcome that the state has already taken in, or that
+belongs to an earlier execution of a step (another `n`), gives no decision.
+"""
+
+from dataclasses import replace
+from typing import Any, assert_never
+
+from pipeline.store.log import Event, event_id
+from pipeline.units import format_duration, iso
+from pipeline.workflows import expressions
+from pipeline.workflows.definition import Definition, StepDefinition
+from pipeline.workflows.expressions import ExpressionError
+from pipeline.workflows.model import (
+    Broken,
+    Cancellation,
+    CancelRequested,
+    Decision,
+    Dispatch,
+    JobEnded,
+    JobLost,
+    Outcome,
+    RetryRequested,
+    Run,
+    RunStatus,
+    Step,
+    StepStatus,
+    Timer,
+    TimerFired,
+)
+from pipeline.workflows.readiness import Readiness, Verdict
+
+MAX_ERROR = 2000
+"""Characters of a reason that are kept: a stack trace pasted into an error would be stored in every event."""
+
+
+def start(definition: Definition, *, run_id: str, user_id: str | None, input: Any, now: int, trigger_step: str | None = None) -> Decision:
+    """A new run and its first jobs. `trigger_step` is the step whose job takes BullMQ's counter as its id: its dispatch has an empty one."""
+    run = Run(
+        id=run_id,
+        workflow=definition.name,
+        version=definition.version,
+        digest=definition.digest,
+        user_id=user_id,
+        input=input,
+        created_at=now,
+        status=RunStatus.RUNNING,
+        steps={id: Step() for id in definition.steps},
+    )
+    transition = _Transition(definition, run, now, trigger_step)
+    transition.tell_run("started")
+    transition.set_run_timer()
+    return transition.settle()
+
+
+def advance(definition: Definition, run: Run, outcome: Outcome, now: int) -> Decision | None:
+    """What follows from an outcome; None if nothing does, because it is no news to this run."""
+    transition = _Transition(definition, run, now)
+    match outcome:
+        case JobEnded():
+            return transition.job_ended(outcome)
+        case TimerFired():
+            return transition.step_timed_out(outcome) if outcome.step else transition.run_timed_out(outcome)
+        case JobLost():
+            return transition.job_lost(outcome)
+        case CancelRequested():
+            return transition.end_early(RunStatus.CANCELLED, f"cancelled by {outcome.by}")
+        case RetryRequested():
+            return transition.retry(outcome)
+        case Broken():
+            return transition.end_early(RunStatus.FAILED, outcome.reason)
+        case _:
+            assert_never(outcome)
+
+
+class _Transition:
+    """One transition in the making: the changing state, and what was decided so far."""
+
+    def __init__(self, definition: Definition, run: Run, now: int, trigger_step: str | None = None) -> None:
+        self._definition = definition
+        self._run = run
+        self._steps = dict(run.steps)
+        self._now = now
+        self._trigger = trigger_step
+        self._dispatches: list[Dispatch] = []
+        self._events: list[Event] = []
+        self._timers: list[Timer] = []
+        self._timers_over: list[Timer] = []
+        self._cancellations: list[Cancellation] = []
+
+    # --- what can happen --------------------------------------------------------------------------------------------
+
+    def job_ended(self, end: JobEnded) -> Decision | None:
+        if not self._runs(end.step, end.n):
+            return None
+        step = self._steps[end.step]
+        self._steps[end.step] = replace(
+            step,
+            status=StepStatus.COMPLETED if end.error is None else StepStatus.FAILED,
+            result=end.result if end.error is None else None,
+            error=None if end.error is None else _bounded(end.error),
+            attempts=end.attempts,
+            started_at=end.started_at or step.started_at,
+            finished_at=end.finished_at or self._now,
+        )
+        self._drop_timer(end.step)
+        self._tell_step(end.step)
+        return self.settle()
+
+    def step_timed_out(self, fired: TimerFired) -> Decision | None:
+        definition = self._definition.steps.get(fired.step)
+        if not definition or definition.timeout is None or not self._runs(fired.step, fired.n):
+            return None
+        reason = f"timed out: not ended {format_duration(definition.timeout)} after its job was added"
+        self._cancel_job(fired.step, reason)
+        self._steps[fired.step] = replace(self._steps[fired.step], status=StepStatus.FAILED, error=reason, finished_at=self._now)
+        self._drop_timer(fired.step)
+        self._tell_step(fired.step)
+        return self.settle()
+
+    def run_timed_out(self, fired: TimerFired) -> Decision | None:
+        if self._definition.timeout is None or fired.n != self._run.generation:
+            return None
+        return self.end_early(RunStatus.FAILED, f"timed out: not ended after {format_duration(self._definition.timeout)}")
+
+    def job_lost(self, lost: JobLost) -> Decision | None:
+        if not self._runs(lost.step, lost.n):
+            return None
+        self._drop_timer(lost.step)
+        self._dispatch(self._definition.steps[lost.step])
+        return self.settle()
+
+    def end_early(self, status: RunStatus, reason: str) -> Decision | None:
+        """End the run although steps are under way or still to come."""
+        if self._run.status.terminal:
+            return None
+        reason = _bounded(reason)
+        for id, step in self._steps.items():
+            if step.status == StepStatus.RUNNING:
+                self._cancel_job(id, reason)
+                self._drop_timer(id)
+            if not step.status.terminal:
+                self._steps[id] = replace(step, status=StepStatus.CANCELLED, reason=reason, finished_at=self._now)
+        return self._end(status, reason)
+
+    def retry(self, request: RetryRequested) -> Decision | None:
+        """Failed, blocked and cancelled steps begin anew; so do the skipped ones below them, whose reason may no longer hold."""
+        if self._run.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+            return None
+        again = {id for id, step in self._steps.items() if step.status in (StepStatus.FAILED, StepStatus.BLOCKED, StepStatus.CANCELLED)}
+        for step in self._definition.in_order:
+            if self._steps[step.id].status == StepStatus.SKIPPED and again.intersection(step.needs):
+                again.add(step.id)
+        for id in again:
+            self._steps[id] = Step(n=self._steps[id].n)
+        generation = self._run.generation + 1
+        self._run = replace(self._run, status=RunStatus.RUNNING, generation=generation, error=None, output=None, finished_at=None)
+        self.tell_run("retried", by=request.by)
+        self.set_run_timer()
+        return self.settle()
+
+    # --- what follows -----------------------------------------------------------------------------------------------
+
+    def settle(self) -> Decision:
+        """Move every step that can move, then the run if all of them have ended."""
+        # In the order of needs, so that one pass carries a skip or a block to the end of its chain.
+        for step in self._definition.in_order:
+            if self._steps[step.id].status == StepStatus.PENDING:
+                self._judge(step)
+        if not all(step.status.terminal for step in self._steps.values()):
+            return self._decision()
+        failed = [id for id, step in self._steps.items() if step.status == StepStatus.FAILED and not self._definition.steps[id].continue_on_error]
+        if failed:
+            which = f"step {failed[0]}" if len(failed) == 1 else f"steps {', '.join(failed)}; {failed[0]}"
+            return self._end(RunStatus.FAILED, f"{which} failed: {self._steps[failed[0]].error}")
+        try:
+            output = expressions.render(self._definition.output, self._scope())
+        except ExpressionError as error:
+            return self._end(RunStatus.FAILED, f"the output has no value: {error.message}")
+        self._run = replace(self._run, output=output)
+        return self._end(RunStatus.COMPLETED, None)
+
+    def _judge(self, step: StepDefinition) -> None:
+        readiness = Readiness.of(step, self._definition, self._steps)
+        if readiness.verdict == Verdict.WAIT:
+            return
+        if readiness.verdict == Verdict.BLOCK:
+            self._pass_over(step.id, StepStatus.BLOCKED, readiness.reason)
+        elif readiness.verdict == Verdict.SKIP:
+            self._pass_over(step.id, StepStatus.SKIPPED, readiness.reason)
+        else:
+            self._begin(step)
+
+    def _begin(self, step: StepDefinition) -> None:
+        try:
+            holds = step.condition is None or expressions.evaluate_if(step.condition, self._scope())
+        except ExpressionError as error:
+            self._fail_undispatched(step.id, error)
+            return
+        if holds:
+            self._dispatch(step)
+        else:
+            self._pass_over(step.id, StepStatus.SKIPPED, f"its `if` is false: {step.condition}")
+
+    def _dispatch(self, step: StepDefinition) -> None:
+        try:
+            data = expressions.render(step.data, self._scope())
+        except ExpressionError as error:
+            self._fail_undispatched(step.id, error)
+            return
+        n = self._steps[step.id].n + 1
+        job_id = "" if step.id == self._trigger else f"{self._run.id}_{step.id}_{n}"
+        job = Dispatch(step=step.id, queue=step.queue, name=step.job, job_id=job_id, data=data, attempts=step.attempts, backoff=step.backoff, n=n)
+        self._dispatches.append(job)
+        self._steps[step.id] = Step(status=StepStatus.RUNNING, n=n, job_id=job_id, started_at=self._now)
+        if step.timeout is not None:
+            self._timers.append(Timer(due=self._now + step.timeout, step=step.id, n=n))
+
+    def _fail_undispatched(self, id: str, error: ExpressionError) -> None:
+        # It counts as a dispatch, so that the failure of a retry is a new event.
+        self._steps[id] = Step(status=StepStatus.FAILED, n=self._steps[id].n + 1, error=_bounded(error.message), finished_at=self._now)
+        self._tell_step(id)
+
+    def _pass_over(self, id: str, status: StepStatus, reason: str) -> None:
+        self._steps[id] = replace(self._steps[id], status=status, reason=_bounded(reason), finished_at=self._now)
+        self._tell_step(id)
+
+    def _end(self, status: RunStatus, error: str | None) -> Decision:
+        self._run = replace(self._run, status=status, error=_bounded(error) if error else None, finished_at=self._now)
+        if self._definition.timeout is not None:
+            self._timers_over.append(Timer(due=0, n=self._run.generation))
+        self.tell_run(status.value)
+        return self._decision()
+
+    def _decision(self) -> Decision:
+        return Decision(
+            run=replace(self._run, steps=self._steps),
+            dispatches=tuple(self._dispatches),
+            events=tuple(self._events),
+            timers=tuple(self._timers),
+            timers_over=tuple(self._timers_over),
+            cancellations=tuple(self._cancellations),
+        )
+
+    def set_run_timer(self) -> None:
+        if self._definition.timeout is not None:
+            self._timers.append(Timer(due=self._now + self._definition.timeout, n=self._run.generation))
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def tell_run(self, what: str, **more: Any) -> None:
+        run = self._run
+        data = self._subject() | {"status": run.status.value, "steps": {id: step.status.value for id, step in self._steps.items()}} | more
+        if run.status.terminal:
+            data["durationMs"] = self._now - run.created_at
+        if run.status == RunStatus.COMPLETED:
+            data["output"] = run.output
+        elif run.error is not None:
+            data["reason" if run.status == RunStatus.CANCELLED else "error"] = run.error
+        type = f"workflow.{what}"
+        self._events.append(Event(id=event_id(type, run.id, run.generation), type=type, timestamp=self._now, data=data))
+
+    def _tell_step(self, id: str) -> None:
+        step, definition = self._steps[id], self._definition.steps[id]
+        data = self._subject() | {"step": id, "status": step.status.value, "queue": definition.queue, "job": definition.job}
+        if step.job_id:
+            data["jobId"] = step.job_id
+        if step.attempts:
+            data["attempts"] = step.attempts
+        if step.started_at is not None and step.finished_at is not None:
+            data["durationMs"] = max(step.finished_at - step.started_at, 0)
+        if step.status == StepStatus.COMPLETED:
+            data["result"] = step.result
+        data |= {name: value for name, value in (("error", step.error), ("reason", step.reason)) if value is not None}
+        type = f"workflow.step.{step.status.value}"
+        identity: tuple[object, ...] = (self._run.id, id, step.n)
+        if step.status in (StepStatus.SKIPPED, StepStatus.BLOCKED):
+            # Such a step was not dispatched, so that n alone would make its second time look like the first.
+            identity = (*identity, self._run.generation)
+        self._events.append(Event(id=event_id(type, *identity), type=type, timestamp=self._now, data=data))
+
+    def _subject(self) -> dict[str, Any]:
+        run = self._run
+        data: dict[str, Any] = {"runId": run.id, "workflow": run.workflow, "version": run.version, "userId": run.user_id}
+        document = run.input.get("documentId") if isinstance(run.input, dict) else None
+        return data | {"documentId": document} if isinstance(document, str) else data
+
+    # --- the state --------------------------------------------------------------------------------------------------
+
+    def _runs(self, id: str, n: int) -> bool:
+        """Whether this execution of the step is under way."""
+        step = self._steps.get(id)
+        return not self._run.status.terminal and step is not None and step.status == StepStatus.RUNNING and step.n == n
+
+    def _scope(self) -> dict[str, Any]:
+        run = self._run
+        return {
+            "input": run.input,
+            "run": {"id": run.id, "workflow": run.workflow, "userId": run.user_id, "createdAt": iso(run.created_at)},
+            "steps": {id: {"status": step.status.value, "result": step.result, "error": step.error} for id, step in self._steps.items()},
+        }
+
+    def _cancel_job(self, id: str, reason: str) -> None:
+        if job_id := self._steps[id].job_id:
+            self._cancellations.append(Cancellation(queue=self._definition.steps[id].queue, job_id=job_id, reason=reason))
+
+    def _drop_timer(self, id: str) -> None:
+        if self._definition.steps[id].timeout is not None:
+            self._timers_over.append(Timer(due=0, step=id, n=self._steps[id].n))
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}…"
