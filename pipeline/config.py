@@ -1,14 +1,32 @@
 """The whole configuration as frozen models: what config.yaml and the environment may say, and the built-in values."""
 
-from typing import Any, Literal
+import base64
+import binascii
+import ipaddress
+import re
+from collections import Counter
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from pipeline.units import Duration, Size
+
+PROCESSOR_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
+EXTERNAL = "external"
+"""The processor of a job that a foreign BullMQ worker does."""
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # pydantic takes true for 1, and `concurrency: true` is a mistake.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, int | None):
+            raise ValueError("should be a number")
+        return value
 
 
 class Server(Section):
@@ -23,6 +41,15 @@ class Server(Section):
 class Redis(Section):
     url: SecretStr | None = None
     """None: the embedded Valkey in the data folder."""
+
+    @field_validator("url")
+    @classmethod
+    def _scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        # It may hold a password, so no message repeats it.
+        if value and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("should begin with redis://, rediss:// or unix://")
+        return value
+
     prefix: str = Field("hookline", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -41,6 +68,15 @@ class Auth(Section):
     api_keys: dict[str, SecretStr] = {}
     """Name → `hk_…` key; its holder has the role `service`."""
 
+    @model_validator(mode="after")
+    def _algorithms_fit(self) -> Self:
+        by_key_set = [name for name in self.algorithms if not name.startswith("HS")]
+        if self.jwks_url and not by_key_set:
+            raise ValueError("jwks_url needs RS256 or ES256 in algorithms: as it is, no token could be accepted")
+        if by_key_set and not self.jwks_url:
+            raise ValueError(f"{by_key_set[0]} in algorithms needs jwks_url")
+        return self
+
 
 class Storage(Section):
     url: str = "./storage"
@@ -54,17 +90,27 @@ class Backoff(Section):
 class Keep(Section):
     """How many finished jobs BullMQ retains."""
 
-    completed: int = Field(100, ge=0)
-    failed: int = Field(50, ge=0)
+    completed: int = Field(100, ge=-1)
+    """The last so many; -1: all, for ever. The same for `failed`."""
+    failed: int = Field(50, ge=-1)
 
 
 class Queue(Section):
     processors: dict[str, str] = {}
-    """Job name → dotted path (`package.module:Name`)."""
+    """Job name → dotted path (`package.module:Name`), `http(s)://…` (the job is pushed there), or `external` (a foreign BullMQ worker)."""
     concurrency: int = Field(10, ge=1, le=1000)
     attempts: int = Field(3, ge=1, le=100)
     backoff: Backoff = Backoff()
     keep: Keep = Keep()
+
+    @field_validator("processors")
+    @classmethod
+    def _paths(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, path in value.items():
+            web = urlsplit(path) if path.startswith(("http://", "https://")) else None
+            if not (path == EXTERNAL or (web and web.hostname) or PROCESSOR_PATH.fullmatch(path)):
+                raise ValueError(f"{name}: {path!r} is no processor; write package.module:Name, an http(s):// URL, or {EXTERNAL}")
+        return value
 
 
 class Uploads(Section):
@@ -83,11 +129,44 @@ class Endpoint(Section):
     concurrency: int | None = Field(None, ge=1, le=1000)
     headers: dict[str, str] = {}
 
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname or url.username is not None:
+            raise ValueError("should be http(s)://host/…, without a user name")
+        return value
+
 
 class Webhooks(Section):
     allow_networks: tuple[str, ...] = ()
     schedule: tuple[Duration, ...] = ("0s", "5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")  # type: ignore[assignment]
     endpoints: tuple[Endpoint, ...] = ()
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; write an address range such as 10.0.0.0/8") from error
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("should have at least one time; the first is the wait before the first attempt")
+        return value
+
+    @field_validator("endpoints")
+    @classmethod
+    def _distinct(cls, value: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        twice = [id for id, count in Counter(endpoint.id for endpoint in value).items() if count > 1]
+        if twice:
+            raise ValueError(f"the id {twice[0]!r} is used by more than one endpoint")
+        return value
 
 
 class Retention(Section):
@@ -101,6 +180,8 @@ class Compliance(Section):
     packs: tuple[str, ...] = ()
     """Paths of further rule packs in YAML, relative to config.yaml."""
 
+
+Channel = Literal["email", "slack", "sms", "push"]
 
 BUILTIN_QUEUES: dict[str, dict[str, Any]] = {
     "document-processing": {
@@ -134,7 +215,7 @@ class Config(Section):
     workflows: dict[str, Any] = {}
     """As written; `pipeline.workflows.definition` checks and compiles them."""
     uploads: Uploads = Uploads()
-    notifications: dict[str, SecretStr] = {}
+    notifications: dict[Channel, SecretStr] = {}
     """Channel (email, slack, sms, push) → Apprise URL; `{to}` and `{userId}` are filled in, percent-encoded."""
     compliance: Compliance = Compliance()
     webhooks: Webhooks = Webhooks()
@@ -145,3 +226,19 @@ class Config(Section):
     dev: bool = False
     """Set by `--dev` and `demo`, never by the file: secrets are made, loopback may be dialled, unset channels go to the log."""
     log_format: Literal["json", "console"] = "console"
+    folder: str = "."
+    """Where config.yaml is: relative paths of processors, storage and rule packs start here. Set by `load`, as is the next."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should know although it is no error; to be logged at start."""
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(value, 1):
+            try:
+                size = len(base64.b64decode(key.get_secret_value(), validate=True))
+            except (binascii.Error, ValueError):
+                size = 0
+            if size != 32:
+                raise ValueError(f"key {number} is not the base64 of 32 bytes; make one with: openssl rand -base64 32")
+        return value

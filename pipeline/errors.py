@@ -12,6 +12,7 @@ HooklineError
 │   └── InFlight      the same request is being answered; wait
 ├── Unavailable       try again later
 ├── ConfigError       mend the configuration and start again
+├── AttemptFailed     (of a job) this attempt failed; another may succeed
 └── PermanentFailure  (of a job) do not run it again
 """
 
@@ -120,6 +121,12 @@ class ConfigError(HooklineError):
             where = ":".join(str(part) for part in (self.file, fault.line, fault.column) if part is not None) if fault.line else ""
             lines.append(f"  {where}: {fault}" if where else f"  {fault}")
         return "\n".join(lines)
+
+
+class AttemptFailed(HooklineError):
+    """An attempt at a job failed, and this says why; the queue's retries decide whether there is another one."""
+
+    code = "attempt-failed"
 
 
 class PermanentFailure(HooklineError):

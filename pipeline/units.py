@@ -39,6 +39,14 @@ def parse_size(text: object) -> int:
     return round(float(match[1]) * _BYTES[match[2]])
 
 
+def format_size(size: int) -> str:
+    """A size for people, to one decimal: `1.1 GiB`, `512 MiB`, `900 B`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size >= _BYTES[unit]:
+            return f"{size / _BYTES[unit]:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} B"
+
+
 def iso(ms: int) -> str:
     """ISO-8601 UTC with milliseconds, as every time on the wire is written: `2026-01-31T09:30:00.000Z`."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
