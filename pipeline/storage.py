@@ -1,0 +1,261 @@
+"""Where documents and what is derived from them are kept: one tree of files at any fsspec URL.
+
+    documents/<documentId>/<filename>                        the document, as it came
+    documents/<documentId>/.hookline/<sha256>.txt            its text; pages are parted by form feeds
+    documents/<documentId>/.hookline/findings-<jobId>.json   all findings of one analysis
+    .incoming/<random>                                       files that are still being written
+
+The text's name is the hash of the bytes it was taken from, so that a replaced document never meets the text of the old one.
+"""
+
+import asyncio
+import hashlib
+import posixpath
+import re
+import secrets
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, ParamSpec, TypeVar
+
+import fsspec
+
+from pipeline.errors import ConfigError, Fault, InvalidInput, NotFound, TooLarge, Unavailable
+
+DERIVED = ".hookline"
+INCOMING = ".incoming"
+NAME_BYTES = 255
+"""What common file systems allow for one name."""
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BATCH = 1 << 20
+"""Bytes handed to a thread at a time: fewer hops than one for each chunk of the network."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Written(NamedTuple):
+    size: int
+    sha256: str
+
+
+# --- names: pure ----------------------------------------------------------------------------------------------------
+
+
+def checked_id(document_id: str) -> str:
+    """The id itself. Raises InvalidInput unless it is 1 to 128 of A-Z a-z 0-9 . _ - and not `.` or `..`."""
+    if not _ID.fullmatch(document_id) or document_id in (".", ".."):
+        raise _invalid("documentId", f"{document_id!r} is not a document id", "use 1 to 128 of A-Z a-z 0-9 . _ - (and not . or ..)")
+    return document_id
+
+
+def checked_filename(filename: str) -> str:
+    """The name itself. Raises InvalidInput for a name that is a path, reserved, too long, or holds control characters."""
+    if not filename or filename in (".", "..", DERIVED):
+        raise _invalid("filename", f"{filename!r} is not a file name" if filename != DERIVED else f"{DERIVED!r} is reserved", "rename the file")
+    if "/" in filename or "\\" in filename:
+        raise _invalid("filename", f"{filename!r} is a path", "send the last part of it alone")
+    if _CONTROL.search(filename):
+        raise _invalid("filename", f"{filename!r} holds control characters", "rename the file")
+    try:
+        size = len(filename.encode())
+    except UnicodeEncodeError:
+        raise _invalid("filename", f"{filename!r} cannot be written as UTF-8", "rename the file") from None
+    if size > NAME_BYTES:
+        raise _invalid("filename", f"has {size} bytes", f"shorten it to {NAME_BYTES}")
+    return filename
+
+
+def document_path(document_id: str, filename: str) -> str:
+    """`documents/<documentId>/<filename>`. Raises InvalidInput."""
+    return f"documents/{checked_id(document_id)}/{checked_filename(filename)}"
+
+
+def text_path(document_id: str, sha256: str) -> str:
+    return f"documents/{checked_id(document_id)}/{DERIVED}/{sha256}.txt"
+
+
+def findings_path(document_id: str, job_id: str) -> str:
+    """One file per job: two analyses of a document, for other frameworks, do not overwrite each other."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", job_id)[:200]
+    return f"documents/{checked_id(document_id)}/{DERIVED}/findings-{name}.json"
+
+
+def resolve(path: str) -> str:
+    """A path as people write it, relative to the storage root: a leading slash is dropped.
+
+    Raises InvalidInput for one that is empty or leaves the root.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or "\\" in path or _CONTROL.search(path):
+        raise _invalid("documentPath", f"{path!r} is not a path below the storage root", "write it without .., \\ and control characters")
+    if not parts:
+        raise _invalid("documentPath", f"{path!r} names no file", "write it as documents/<documentId>/<filename>")
+    return "/".join(parts)
+
+
+def _invalid(path: str, message: str, hint: str) -> InvalidInput:
+    return InvalidInput(f"{path} {message}" if message.startswith("has ") else f"{path}: {message}", faults=(Fault(path=path, message=message),), hint=hint)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+class Storage:
+    """The files. Coroutines are for the service's loop; plain methods block and are for threads and child processes.
+
+    Paths are relative to the root, as `document_path` and `resolve` give them. Every method raises Unavailable when the
+    storage itself fails (no space, no permission, no connection).
+    """
+
+    def __init__(self, url: str, *, base: Path | None = None) -> None:
+        """`url` is anything that fsspec knows; a relative local path starts at `base`. Raises ConfigError."""
+        if "://" not in url:
+            url = str((base or Path()) / Path(url).expanduser())
+        try:
+            fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"storage.url: {url!r} cannot be used: {error}") from error
+        self._fs: Any = fs
+        self._root: str = str(root).rstrip("/")
+
+    # --- for the loop ---
+
+    async def write(self, path: str, chunks: AsyncIterable[bytes], limit: int) -> Written:
+        """Write a file of at most `limit` bytes as it arrives; it appears whole or not at all.
+
+        Raises TooLarge, and whatever `chunks` raises; then nothing is left behind.
+        """
+        digest, size = hashlib.sha256(), 0
+        temporary = self._temporary()
+        file = await _in_thread(self._create, temporary)
+        try:
+            batch = bytearray()
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"the file has more than {limit} bytes", hint="send a smaller one")
+                batch += chunk
+                if len(batch) >= _BATCH:
+                    await _in_thread(self._append, file, digest, bytes(batch))
+                    batch.clear()
+            await _in_thread(self._append, file, digest, bytes(batch))
+            await _in_thread(self._publish, file, temporary, path)
+        except BaseException:
+            await _in_thread(self._abandon, file, temporary)
+            raise
+        return Written(size=size, sha256=digest.hexdigest())
+
+    async def exists(self, path: str) -> bool:
+        return await _in_thread(self.has, path)
+
+    async def delete(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it; nothing happens if it is not there."""
+        await _in_thread(self._delete, path)
+
+    async def sweep(self, *, before: int) -> int:
+        """Remove what writers that were killed left of uploads begun before `before` (ms); returns how many."""
+        return await _in_thread(self._sweep, before)
+
+    # --- for threads and child processes ---
+
+    def open(self, path: str) -> IO[bytes]:
+        """Raises NotFound."""
+        with self._failing(path):
+            file: IO[bytes] = self._fs.open(self._at(path), "rb")
+            return file
+
+    def read(self, path: str) -> bytes:
+        """Raises NotFound."""
+        with self.open(path) as file, self._failing(path):
+            return file.read()
+
+    def read_text(self, path: str) -> str:
+        """Raises NotFound."""
+        return self.read(path).decode()
+
+    def write_text(self, path: str, text: str) -> None:
+        """Write a whole file; it appears whole or not at all."""
+        temporary = self._temporary()
+        file = self._create(temporary)
+        try:
+            with self._failing(path):
+                file.write(text.encode())
+            self._publish(file, temporary, path)
+        except BaseException:
+            self._abandon(file, temporary)
+            raise
+
+    def has(self, path: str) -> bool:
+        with self._failing(path):
+            return bool(self._fs.exists(self._at(path)))
+
+    # --- the file system ---
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{resolve(path)}"
+
+    def _temporary(self) -> str:
+        return f"{self._root}/{INCOMING}/{secrets.token_hex(16)}"
+
+    def _create(self, temporary: str) -> IO[bytes]:
+        with self._failing(INCOMING):
+            self._fs.makedirs(posixpath.dirname(temporary), exist_ok=True)
+            file: IO[bytes] = self._fs.open(temporary, "wb")
+            return file
+
+    def _append(self, file: IO[bytes], digest: Any, data: bytes) -> None:
+        digest.update(data)
+        with self._failing(INCOMING):
+            file.write(data)
+
+    def _publish(self, file: IO[bytes], temporary: str, path: str) -> None:
+        with self._failing(path):
+            file.close()
+            self._fs.makedirs(posixpath.dirname(self._at(path)), exist_ok=True)
+            self._fs.mv(temporary, self._at(path))
+
+    def _abandon(self, file: IO[bytes], temporary: str) -> None:
+        with self._failing(INCOMING):
+            file.close()
+            if self._fs.exists(temporary):
+                self._fs.rm_file(temporary)
+
+    def _delete(self, path: str) -> None:
+        with self._failing(path):
+            if self._fs.exists(self._at(path)):
+                self._fs.rm(self._at(path), recursive=True)
+
+    def _sweep(self, before: int) -> int:
+        folder = f"{self._root}/{INCOMING}"
+        with self._failing(INCOMING):
+            files = [file for file in self._fs.ls(folder, detail=False) if self._began(file) < before] if self._fs.exists(folder) else []
+            for file in files:
+                self._fs.rm_file(file)
+        return len(files)
+
+    def _began(self, file: str) -> int:
+        return int(self._fs.modified(file).timestamp() * 1000)
+
+    @contextmanager
+    def _failing(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} is not in the storage") from error
+        except IsADirectoryError as error:
+            raise NotFound(f"{path} is a folder, not a file") from error
+        except OSError as error:
+            # Its text may hold a URL's credentials on a remote store; strerror does not.
+            raise Unavailable(f"the storage failed at {path}: {error.strerror or type(error).__name__}") from error
+
+
+async def _in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Like asyncio.to_thread, but a cancelled caller waits for the thread: two must not use one file at a time."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait({thread})
+        raise
