@@ -1,6 +1,7 @@
 """Runs as the API sees them: start, show, list, timeline, cancel, retry."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class Runs:
             raise Unavailable(f"the store is {share:.0%} full: new runs are refused until running ones end", retry_after=10)
         now = now_ms()
         run_id = new_id("run", now)
-        trigger_step = next(id for id, step in definition.steps.items() if step.queue == trigger and not step.needs) if trigger else None
+        trigger_step = definition.trigger_step(trigger) if trigger else None
         decision = machine.start(definition, run_id=run_id, user_id=user_id, input=input, now=now, trigger_step=trigger_step)
         status = decision.run.status.value
         kept = claim or Claim(key=f"{self._keys.prefix}:once:{uuid.uuid4().hex}", fingerprint="")
@@ -137,10 +138,11 @@ class Runs:
             if not ids:
                 return Page(items=[public(run) for run in found], next_cursor=None)
 
-    async def _older(self, index: str, position: tuple[float, str], limit: int) -> tuple[list[str], tuple[float, str]]:
+    async def _older(self, index: str, position: tuple[float, str], limit: int) -> "tuple[Sequence[str], tuple[float, str]]":
         """The next ids below a position (time, id); runs of one millisecond lie in the order of their ids."""
         score, last = position
-        offset, ids = 0, []
+        offset = 0
+        ids: Sequence[tuple[str, float]] = ()
         while not ids:
             top: Any = "+inf" if score == float("inf") else score
             rows = await self._redis.zrange(index, top, "-inf", byscore=True, desc=True, offset=offset, num=limit + 1, withscores=True)

@@ -1,0 +1,35 @@
+"""What every command shows people: one console, one way to complain, one set of colours for states."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_COLOURS = {
+    "completed": "green",
+    "delivered": "green",
+    "failed": "red",
+    "exhausted": "red",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "blocked": "yellow",
+    "running": "cyan",
+    "active": "cyan",
+    "waiting": "blue",
+    "pending": "blue",
+    "delayed": "blue",
+}
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """An error to standard error, with what to do about it."""
+    err.print(f"[bold red]error:[/] {escape(message)}")
+    if hint:
+        err.print(f"[dim]hint:[/] {escape(hint)}")
+
+
+def state(name: str) -> Text:
+    """The name of a state in its colour."""
+    return Text(name, style=_COLOURS.get(name, ""))

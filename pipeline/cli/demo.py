@@ -1,0 +1,295 @@
+"""`hookline demo`: a real service, six real documents, and every signed webhook checked by a real subscriber."""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import SecretStr
+
+from pipeline.auth import issue
+from pipeline.cli.board import Board, Row
+from pipeline.cli.console import out
+from pipeline.client import Client
+from pipeline.config import Auth
+from pipeline.errors import HooklineError
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ROOT / "examples" / "documents"
+SUBSCRIBED = ("job.completed", "job.failed", "workflow.*")
+DEADLINE_SECONDS = 150.0
+ORIGINAL_CALL = {"documentId": "demo-doc-123", "filename": "sample.pdf", "mimeType": "application/pdf", "fileSize": 1024000}
+"""The original system's own request, word for word."""
+
+
+def demo(keep: Annotated[bool, typer.Option("--keep", help="Stay up at the end and print the address.")] = False) -> None:
+    """See it work: six documents through a real service, each step and each verified webhook shown live.
+
+    Needs nothing but this checkout: the store, the mail server and the subscriber are started on free ports and end with it.
+    """
+    if not DOCUMENTS.is_dir():
+        raise HooklineError(f"the demo's documents are not in {DOCUMENTS}", hint="run it in a checkout of Hookline")
+    sys.exit(asyncio.run(_Demo(keep).run()))
+
+
+class _Demo:
+    def __init__(self, keep: bool) -> None:
+        self._keep = keep
+        self._board = Board(out)
+        self._by_run: dict[str, Row] = {}
+        self._early: dict[str, list[Any]] = {}
+        """What was heard of runs whose id we did not know yet."""
+        self._changed = asyncio.Event()
+        self._expected: dict[str, Any] = json.loads((DOCUMENTS / "expected.json").read_text())
+        self._secret = "whsec_" + _base64(32)
+        self._jwt = secrets.token_urlsafe(32)
+        self._mails = 0
+
+    async def run(self) -> int:
+        folder = Path(tempfile.mkdtemp(prefix="hookline-demo-"))
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                smtp = await stack.enter_async_context(self._mail_server())
+                hooks = await stack.enter_async_context(self._subscriber())
+                url = await stack.enter_async_context(self._service(folder, smtp, hooks))
+                token = issue(Auth(jwt_secret=SecretStr(self._jwt)), "demo-user", "admin", 3600, now=int(time.time()))
+                client = await stack.enter_async_context(Client(url, token))
+                followed = await stack.enter_async_context(_background(self._follow(client)))
+                with self._board:
+                    started = await self._start(client, folder)
+                    reason = await self._wait(client, followed)
+                self._board.finish()
+                code = self._verdict(started, reason)
+                if self._keep:
+                    out.print(f"\nStill up: [bold]{url}[/] (Ctrl-C ends it)\n  export HOOKLINE_URL={url} HOOKLINE_TOKEN={token}", soft_wrap=True)
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
+                return code
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # --- the surroundings -------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _mail_server(self) -> AsyncIterator[int]:
+        from aiosmtpd.smtp import SMTP
+
+        demo = self
+
+        class Inbox:
+            async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+                demo._mails += 1
+                return "250 OK"
+
+        server = await asyncio.get_running_loop().create_server(lambda: SMTP(Inbox(), enable_SMTPUTF8=True), "127.0.0.1", 0)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+
+    @contextlib.asynccontextmanager
+    async def _subscriber(self) -> AsyncIterator[str]:
+        """The example analysis service, as a process of its own."""
+        app = ROOT / "examples" / "analysis-service" / "app.py"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(app), "--port", "0", stdout=asyncio.subprocess.PIPE, env=os.environ | {"ANALYSIS_WEBHOOK_SECRET": self._secret}
+        )
+        assert process.stdout
+        try:
+            first = await asyncio.wait_for(process.stdout.readline(), 20)
+            async with _background(self._listen(process.stdout)):
+                yield json.loads(first)["listening"]
+        finally:
+            process.terminate()
+            await process.wait()
+
+    @contextlib.asynccontextmanager
+    async def _service(self, folder: Path, smtp: int, hooks: str) -> AsyncIterator[str]:
+        """`hookline serve` on the shipped config.yaml, with a data folder, a port and endpoints of its own."""
+        config = yaml.safe_load((ROOT / "config.yaml").read_text())
+        config["storage"] = {"url": str(folder / "storage")}
+        config["notifications"] = {"email": f"mailto://127.0.0.1:{smtp}/?from=hookline@example.com&to=compliance@example.com&mode=insecure"}
+        config["webhooks"] = {
+            "allow_networks": ["127.0.0.0/8"],
+            "endpoints": [{"id": "analysis", "url": hooks, "types": list(SUBSCRIBED), "secret": self._secret}],
+        }
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOOKLINE_", "REDIS_", "BULLMQ_"))}
+        environment |= {"HOOKLINE_JWT_SECRET": self._jwt, "HOOKLINE_DATA_DIR": str(folder / "data"), "HOOKLINE_LOG_FORMAT": "json"}
+        log = folder / "service.log"
+        with log.open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "pipeline.cli", "serve", "--dev", "--config", str(path), "--port", "0",
+                stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment,
+            )  # fmt: skip
+        assert process.stdout
+        try:
+            self._board.say("starting the service …")
+            line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+            if "ready" not in line:
+                raise HooklineError("the service did not start; the end of its log:\n" + log.read_text()[-3000:])
+            self._board.say(line.strip())
+            yield line.split()[-1]
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    async def _start(self, client: Client, folder: Path) -> float:
+        started = time.monotonic()
+        for name, expected in self._expected.items():
+            row = self._board.rows[name] = Row(document=name)
+            answer = await client.upload(DOCUMENTS / name, mime_type=expected.get("mimeType"))
+            self._known(row, answer["runId"])
+        row = self._board.rows[ORIGINAL_CALL["filename"]] = Row(document=f"{ORIGINAL_CALL['filename']} (the original's call)")  # type: ignore[index]
+        document = folder / "storage" / "documents" / str(ORIGINAL_CALL["documentId"]) / str(ORIGINAL_CALL["filename"])
+        document.parent.mkdir(parents=True)
+        document.write_bytes(_maker().sample(ORIGINAL_CALL["fileSize"]))
+        answer = await client.request("POST", "/api/auth/workflow/document-upload", body=ORIGINAL_CALL)
+        self._known(row, answer["runId"])
+        return started
+
+    def _known(self, row: Row, run_id: str) -> None:
+        row.run_id = run_id
+        self._by_run[run_id] = row
+        for take, line in self._early.pop(run_id, []):
+            take(line)
+
+    async def _follow(self, client: Client) -> None:
+        """Each event of the service, as it happens."""
+        async for event in client.follow(types=("job.progress", "workflow.*")):
+            self._heard(event)
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        run_id = event["data"].get("runId")
+        row = self._by_run.get(run_id)
+        if row is None:
+            self._early.setdefault(run_id, []).append((self._heard, event))
+            return
+        said = row.heard(event)
+        if said:
+            self._board.say(f"{row.document}: {said}")
+        self._changed.set()
+
+    async def _listen(self, lines: asyncio.StreamReader) -> None:
+        """Each line of the subscriber: a webhook that it verified, or did not."""
+        while line := await lines.readline():
+            self._delivered(json.loads(line))
+
+    def _delivered(self, said: dict[str, Any]) -> None:
+        run_id = said.get("runId")
+        row = self._by_run.get(str(run_id))
+        if row is None:
+            self._early.setdefault(str(run_id), []).append((self._delivered, said))
+            return
+        if said["verified"]:
+            row.received[said["id"]] = said["type"]
+            self._board.say(f"{row.document}: webhook {said['type']}{' of ' + said['step'] if said.get('step') else ''} received, signature verified")
+        else:
+            row.unverified += 1
+        self._changed.set()
+
+    async def _wait(self, client: Client, followed: "asyncio.Task[None]") -> str | None:
+        """Until every run has ended and each of its events has arrived; a reason if that takes too long."""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while any(row.seconds is None for row in self._board.rows.values()):
+                    await self._change(followed)
+                for row in self._board.rows.values():
+                    due = {
+                        event["id"]
+                        async for event in client.timeline(row.run_id)
+                        if event["type"] in ("job.completed", "job.failed") or event["type"].startswith("workflow.")
+                    }
+                    while not due <= row.received.keys():
+                        await self._change(followed)
+        except TimeoutError:
+            slow = [row.document for row in self._board.rows.values() if row.seconds is None]
+            return f"not done after {DEADLINE_SECONDS:.0f} s: {', '.join(slow) or 'webhooks are missing'}"
+        return None
+
+    async def _change(self, followed: "asyncio.Task[None]") -> None:
+        self._changed.clear()
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait([changed, followed], return_when=asyncio.FIRST_COMPLETED)
+            if followed.done():
+                followed.result()
+                raise HooklineError("the service's event stream ended")
+        finally:
+            changed.cancel()
+
+    # --- the verdict ------------------------------------------------------------------------------------------------
+
+    def _verdict(self, started: float, reason: str | None) -> int:
+        """The last lines, and the exit code."""
+        wrong = [f"{name}: {fault}" for name, expected in self._expected.items() if (fault := _differs(self._board.rows[name], expected))]
+        original = self._board.rows[str(ORIGINAL_CALL["filename"])]
+        if original.status != "completed":
+            wrong.append(f"{original.document}: the run is {original.status} ({original.error})")
+        rows = self._board.rows.values()
+        verified = sum(len(row.received) for row in rows)
+        unverified = sum(row.unverified for row in rows)
+        for line in [*([reason] if reason else []), *wrong]:
+            out.print(f"[red]✗[/] {line}", soft_wrap=True)
+        out.print(f"{self._mails} e-mails sent, {time.monotonic() - started:.1f} s")
+        met = sum(1 for name, expected in self._expected.items() if not _differs(self._board.rows[name], expected))
+        out.print(f"{met} of {len(self._expected)} as expected · {verified + unverified} webhooks received, {verified} verified", soft_wrap=True)
+        return 1 if reason or wrong or unverified else 0
+
+
+def _differs(row: Row, expected: dict[str, Any]) -> str | None:
+    """How a row differs from what examples/documents/expected.json says, if it does."""
+    if row.status != expected["run"]:
+        return f"the run is {row.status}, not {expected['run']} ({row.error})"
+    for step, status in expected.get("steps", {}).items():
+        if row.steps.get(step) != status:
+            return f"step {step} is {row.steps.get(step)}, not {status}"
+    if "reason" in expected and expected["reason"] not in (row.error or ""):
+        return f"it failed for another reason than {expected['reason']!r}: {row.error}"
+    if "score" in expected:
+        low, high = expected["score"]
+        if row.score is None or not low <= row.score <= high:
+            return f"its score is {row.score}, not {low} to {high}"
+    if row.findings is not None and row.findings < expected.get("findings", 0):
+        return f"{row.findings} findings, fewer than {expected['findings']}"
+    return None
+
+
+def _maker() -> Any:
+    """examples/documents/make.py, which makes the sample of the original's call."""
+    spec = importlib.util.spec_from_file_location("make_documents", DOCUMENTS / "make.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.asynccontextmanager
+async def _background(coroutine: Any) -> AsyncIterator["asyncio.Task[None]"]:
+    task = asyncio.create_task(coroutine)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _base64(size: int) -> str:
+    import base64
+
+    return base64.b64encode(secrets.token_bytes(size)).decode()

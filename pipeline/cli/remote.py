@@ -1,0 +1,105 @@
+"""`hookline runs` and `hookline jobs`: look at and act on a running service."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.tree import Tree
+
+from pipeline.cli.console import out, state
+from pipeline.cli.options import DEFAULT_URL, Token, Url
+from pipeline.client import Client
+
+runs = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
+jobs = typer.Typer(no_args_is_help=True, help="Show jobs and count queues.")
+
+
+def _talk(url: str, token: str | None, ask: Callable[[Client], Awaitable[Any]]) -> Any:
+    async def conversation() -> Any:
+        async with Client(url, token) as client:
+            return await ask(client)
+
+    return asyncio.run(conversation())
+
+
+@runs.command("list")
+def list_runs(
+    status: Annotated[str | None, typer.Option(help="Only those that are pending, running, waiting, completed, failed or cancelled.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only those of this workflow.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """The newest runs."""
+
+    async def ask(client: Client) -> list[dict[str, Any]]:
+        return [run async for run in client.runs(status=status, workflow=workflow, limit=limit)]
+
+    table = Table("run", "workflow", "status", "user", "created", "error", box=None)
+    for run in _talk(url, token, ask):
+        table.add_row(run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], (run["error"] or "")[:80])
+    out.print(table)
+
+
+@runs.command("show")
+def show_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """One run: its steps and what happened to it."""
+
+    async def ask(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return await client.run(run_id), [event async for event in client.timeline(run_id)]
+
+    run, timeline = _talk(url, token, ask)
+    tree = Tree(state(run["status"]).append(f"  {run['runId']}  {run['workflow']}", style="bold"))
+    for name, step in run["steps"].items():
+        branch = tree.add(state(step["status"]).append(f"  {name}", style="bold"))
+        for field in ("jobId", "attempts", "progress", "error", "reason"):
+            if step.get(field):
+                branch.add(f"[dim]{field}[/] {step[field]}")
+    out.print(tree)
+    table = Table("time", "event", "step", "", box=None)
+    for event in timeline:
+        data = event["data"]
+        table.add_row(event["timestamp"], event["type"], data.get("step") or "", str(data.get("error") or data.get("reason") or "")[:80])
+    out.print(table)
+
+
+@runs.command("cancel")
+def cancel_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Cancel a run: waiting jobs are removed, running ones told to stop."""
+    run = _talk(url, token, lambda client: client.cancel(run_id))
+    out.print(run["runId"], state(run["status"]))
+
+
+@runs.command("retry")
+def retry_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Run the failed steps again; completed ones keep their results."""
+    run = _talk(url, token, lambda client: client.retry(run_id))
+    out.print(run["runId"], state(run["status"]))
+
+
+@jobs.command("show")
+def show_job(queue: str, job_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """One job of a queue."""
+    job = _talk(url, token, lambda client: client.job(queue, job_id))
+    table = Table(show_header=False, box=None)
+    for field, value in job.items():
+        table.add_row(f"[dim]{field}[/]", state(value) if field == "state" else str(value))
+    out.print(table)
+
+
+@jobs.command("stats")
+def count_jobs(
+    queue: Annotated[str | None, typer.Argument(help="One queue [dim](default: all, which needs the role admin)[/].")] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """Jobs by state."""
+    answer = _talk(url, token, lambda client: client.stats(queue))
+    queues = {answer["queueName"]: answer} if queue else answer["queues"]
+    columns = ("waiting", "active", "completed", "failed", "delayed", "prioritized", "paused")
+    table = Table("queue", *columns, box=None)
+    for name, counts in queues.items():
+        table.add_row(name, *(str(counts[column]) for column in columns))
+    out.print(table)

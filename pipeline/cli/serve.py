@@ -1,0 +1,62 @@
+"""`hookline serve`: run the service until Ctrl-C or SIGTERM."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pipeline import configfile, logs
+from pipeline.app import ALL_PARTS, Part
+from pipeline.cli.console import err, out
+from pipeline.cli.options import ConfigFile, found
+from pipeline.config import Config
+from pipeline.dev import with_dev_secrets
+from pipeline.store.embedded import EmbeddedStore
+from pipeline.supervisor import Supervisor
+from pipeline.workflows.definition import compile_all
+
+ROLES = {"all": ALL_PARTS, **{part: (part,) for part in ALL_PARTS}}
+
+
+def serve(
+    config: ConfigFile = None,
+    dev: Annotated[bool, typer.Option("--dev", help="Make secrets in the data folder, allow loopback, log notifications of unset channels.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(envvar="HOOKLINE_PORT", help="Port to listen on; 0 takes any free one.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes, beside one process for all else.")] = 1,
+    role: Annotated[str, typer.Option(help="What this machine runs: all, api, worker, engine or webhooks.")] = "all",
+) -> None:
+    """Run the service.
+
+    [dim]hookline serve --dev[/] needs nothing but this package: it starts a private Valkey in the data folder.
+    """
+    if role not in ROLES:
+        raise typer.BadParameter(f"{role!r} is no role; choose one of {', '.join(ROLES)}", param_hint="--role")
+    overrides = {"server": {key: value for key, value in (("host", host), ("port", port)) if value is not None}}
+    loaded = configfile.load(found(config), os.environ, dev=dev, overrides=overrides)
+    settings = with_dev_secrets(loaded) if dev else loaded
+    configfile.require_secrets(settings)
+    compile_all(settings)
+    logs.configure(settings.log_format)
+    supervisor = Supervisor(settings, ROLES[role], workers, on_ready=lambda report: _announce(settings, dev, report))
+    sys.exit(supervisor.run())
+
+
+def _announce(config: Config, dev: bool, report: dict[str, object]) -> None:
+    """The first thing that a person, a script or a test wants to know."""
+    if "port" in report:
+        out.print(f"Hookline is ready: [bold]http://{config.server.host}:{report['port']}[/]", soft_wrap=True)
+    else:
+        out.print("Hookline is ready")
+    if config.redis.url is None:
+        socket = EmbeddedStore(Path(config.data_dir).resolve()).socket
+        err.print(f"[dim]embedded store: redis-cli -s {escape(str(socket))}[/]", soft_wrap=True)
+    if dev:
+        err.print("[dim]a token to try it:  export HOOKLINE_TOKEN=$(hookline token --dev --sub me --role admin)[/]", soft_wrap=True)
+    sys.stdout.flush()
+
+
+__all__ = ["Part", "serve"]
