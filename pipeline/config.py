@@ -5,12 +5,13 @@ import binascii
 import ipaddress
 import re
 from collections import Counter
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from pipeline.units import Duration, Size
+from pipeline.yamlsource import suggestion
 
 PROCESSOR_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 EXTERNAL = "external"
@@ -181,7 +182,14 @@ class Compliance(Section):
     """Paths of further rule packs in YAML, relative to config.yaml."""
 
 
-Channel = Literal["email", "slack", "sms", "push"]
+CHANNELS = ("email", "slack", "sms", "push")
+
+
+def _channel(name: str) -> str:
+    if name not in CHANNELS:
+        raise ValueError(f"unknown channel {name!r}{suggestion(name, CHANNELS)}")
+    return name
+
 
 BUILTIN_QUEUES: dict[str, dict[str, Any]] = {
     "document-processing": {
@@ -215,7 +223,7 @@ class Config(Section):
     workflows: dict[str, Any] = {}
     """As written; `pipeline.workflows.definition` checks and compiles them."""
     uploads: Uploads = Uploads()
-    notifications: dict[Channel, SecretStr] = {}
+    notifications: dict[Annotated[str, AfterValidator(_channel)], SecretStr] = {}
     """Channel (email, slack, sms, push) → Apprise URL; `{to}` and `{userId}` are filled in, percent-encoded."""
     compliance: Compliance = Compliance()
     webhooks: Webhooks = Webhooks()

@@ -3,19 +3,15 @@
 import difflib
 import math
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError, Fault
 
 Path = tuple[str | int, ...]
-Model = TypeVar("Model", bound=BaseModel)
 
 MAX_CHARACTERS = 1 << 20
 MAX_VALUES = 50_000
@@ -109,71 +105,6 @@ def parse(text: str, file: str = "config.yaml") -> Source:
     reader = _Reader(file)
     data = reader.read(root, ()) if root else None
     return Source(file=file, data=data, keys=reader.keys, values=reader.values)
-
-
-def check(model: type[Model], data: Any, source: Source, at: Path = ()) -> tuple[Model | None, list[Fault]]:
-    """Validate data against a pydantic model and put each complaint where it stands in the source; `at` is the data's path in it."""
-    try:
-        return model.model_validate(data), []
-    except ValidationError as error:
-        faults: dict[tuple[Path, str], Fault] = {}
-        for item in error.errors(include_url=False, include_context=True, include_input=False):
-            path, message, key = _complaint(model, data, typing.cast(Mapping[str, Any], item))
-            faults.setdefault((path, message), source.fault(at + path, message, key=key))
-        return None, list(faults.values())
-
-
-def _complaint(model: type[BaseModel], data: Any, item: Mapping[str, Any]) -> tuple[Path, str, bool]:
-    """Path, message and whether the key itself is at fault, of one of pydantic's errors."""
-    path = _existing(data, item["loc"])
-    if item["type"] == "extra_forbidden":
-        path = tuple(item["loc"])
-        return path, f"unknown key {path[-1]!r}{suggestion(str(path[-1]), known_keys(model, path[:-1]))}", True
-    if item["type"] == "missing":
-        return path, f"{item['loc'][-1]!r} is required", True
-    message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
-    if item["type"] in ("bool_type", "bool_parsing"):
-        message = "should be true or false (yes, no, on and off are text in YAML 1.2)"
-    elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        message = "should be a mapping (key: value)"
-    elif item["type"] in ("tuple_type", "list_type"):
-        message = "should be a list"
-    return path, message, False
-
-
-def _existing(data: Any, location: tuple[Any, ...]) -> Path:
-    """The part of pydantic's location that is in the data: it adds the names of union members and validators."""
-    path: list[str | int] = []
-    for part in location:
-        inside = part in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(part, int) and part < len(data)
-        if not inside:
-            break
-        data = data[part]
-        path.append(part)
-    return tuple(path)
-
-
-def known_keys(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:
-    """The keys that may stand at a path below a model, as they are written."""
-    here: Any = model
-    for part in path:
-        found = [kind for kind in _members(here) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if found:
-            here = next((field.annotation for name, field in found[0].model_fields.items() if (field.alias or name) == part), None)
-        else:
-            here = next(
-                (typing.get_args(kind)[-1 if typing.get_origin(kind) is dict else 0] for kind in _members(here) if typing.get_args(kind)), None
-            )
-    for kind in _members(here):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return [field.alias or name for name, field in kind.model_fields.items()]
-    return []
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
 class _Loader(yaml.SafeLoader):

@@ -11,10 +11,11 @@ import orjson
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fault
+from pipeline.validation import check
 from pipeline.workflows import expressions, inputs, order
 from pipeline.workflows.expressions import Expression, ExpressionError
 from pipeline.workflows.written import DEFAULT_RUN_ON, RunOn, Step, Workflow
-from pipeline.yamlsource import Path, Source, check, suggestion
+from pipeline.yamlsource import Path, Source, suggestion
 
 STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -236,7 +237,7 @@ class _Compiler:
         for step in steps.values():
             for index, need in enumerate(step.needs):
                 path: Path = (
-                    ("steps", step.id, "needs", index) if isinstance(self._raw["steps"][step.id]["needs"], list) else ("steps", step.id, "needs")
+                    ("steps", step.id, "needs", index) if isinstance(self._raw["steps"][step.id].get("needs"), list) else ("steps", step.id, "needs")
                 )
                 if need == step.id:
                     self._fault(path, "a step cannot need itself")

@@ -1,0 +1,101 @@
+"""Data from a file against a pydantic model, each complaint put in plain words where it stands in the file."""
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import Fault
+from pipeline.yamlsource import Path, Source, suggestion
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check(model: type[Model], data: Any, source: Source, at: Path = ()) -> tuple[Model | None, list[Fault]]:
+    """Validate data against a pydantic model and put each complaint where it stands in the source; `at` is the data's path in it.
+
+    With faults, the model is made of what is right, if that is enough for one: further checks then find further faults.
+    """
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        faults: dict[tuple[Path, str], Fault] = {}
+        rest = data
+        for item in error.errors(include_url=False, include_input=False):
+            path, message, key = _complaint(model, data, typing.cast(Mapping[str, Any], item))
+            faults.setdefault((path, message), source.fault(at + path, message, key=key))
+            if item["type"] != "missing":
+                rest = _without(rest, path)
+    try:
+        return model.model_validate(rest), list(faults.values())
+    except ValidationError:
+        return None, list(faults.values())
+
+
+def _without(data: Any, path: Path) -> Any:
+    """A copy that lacks what is at the path. An element of a list takes the list with it: the others' places would shift."""
+    if not path or not isinstance(data, Mapping) or path[0] not in data:
+        return data
+    rest = dict(data)
+    if len(path) == 1 or isinstance(path[1], int):
+        del rest[str(path[0])]
+    else:
+        rest[str(path[0])] = _without(rest[str(path[0])], path[1:])
+    return rest
+
+
+def _complaint(model: type[BaseModel], data: Any, item: Mapping[str, Any]) -> tuple[Path, str, bool]:
+    """Path, message and whether the key itself is at fault, of one of pydantic's errors."""
+    path = _existing(data, item["loc"])
+    if item["type"] == "extra_forbidden":
+        path = tuple(item["loc"])
+        return path, f"unknown key {path[-1]!r}{suggestion(str(path[-1]), known_keys(model, path[:-1]))}", True
+    if item["type"] == "missing":
+        return path, f"{item['loc'][-1]!r} is required", True
+    message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
+    if item["type"] in ("bool_type", "bool_parsing"):
+        message = "should be true or false (yes, no, on and off are text in YAML 1.2)"
+    elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "should be a mapping (key: value)"
+    elif item["type"] in ("tuple_type", "list_type"):
+        message = "should be a list"
+    elif item["type"] == "too_short":
+        message = f"should have at least {item['ctx']['min_length']}, but has {item['ctx']['actual_length']}"
+    return path, message, item["loc"][-1:] == ("[key]",)
+
+
+def _existing(data: Any, location: tuple[Any, ...]) -> Path:
+    """The part of pydantic's location that is in the data: it adds the names of union members and validators."""
+    path: list[str | int] = []
+    for part in location:
+        inside = part in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if not inside:
+            break
+        data = data[part]
+        path.append(part)
+    return tuple(path)
+
+
+def known_keys(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:
+    """The keys that may stand at a path below a model, as they are written."""
+    here: Any = model
+    for part in path:
+        found = [kind for kind in _members(here) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if found:
+            here = next((field.annotation for name, field in found[0].model_fields.items() if (field.alias or name) == part), None)
+        else:
+            here = next(
+                (typing.get_args(kind)[-1 if typing.get_origin(kind) is dict else 0] for kind in _members(here) if typing.get_args(kind)), None
+            )
+    for kind in _members(here):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return [field.alias or name for name, field in kind.model_fields.items()]
+    return []
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
