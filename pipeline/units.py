@@ -60,5 +60,10 @@ Duration = Annotated[
 ]
 """A pydantic field written as a duration in configuration and held in milliseconds."""
 
-Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"type": "string", "pattern": f"^({_SIZE.pattern})$", "examples": ["64KiB"]})]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(lambda size: f"{size}B"),
+    WithJsonSchema({"type": "string", "pattern": f"^({_SIZE.pattern})$", "examples": ["64KiB"]}),
+]
 """A pydantic field written as a size in configuration and held in bytes."""
