@@ -14,7 +14,7 @@ from pipeline.store.connection import Store
 from pipeline.store.idempotency import Answer, Claim, record
 from pipeline.store.keys import Keys
 from pipeline.store.log import Event
-from pipeline.store.scripts import composed, lua, pack, pack_call
+from pipeline.store.scripts import Argument, Call, composed, lua, pack, pack_call
 from pipeline.units import iso
 from pipeline.workflows import machine
 from pipeline.workflows.codec import decode, encode
@@ -84,7 +84,7 @@ class Transitions:
             self._keys.timers,
             self._keys.definition(run.digest),
         ]
-        args = [record(claim, answer), seconds, encode(run), definition.to_json(), pack(what), run.created_at]
+        args: list[Argument] = [record(claim, answer), seconds, encode(run), definition.to_json(), pack(what), run.created_at]
         started, detail = await START(self._redis, keys, args)
         return Begun(job_id=str(detail), earlier=None) if started else Begun(job_id="", earlier=str(detail))
 
@@ -123,10 +123,10 @@ class Transitions:
             "add": [key for key in new if key not in old],
         }
         keys = [self._keys.run(run.id), self._keys.log, self._keys.timeline(run.id), self._keys.timers]
-        args = [version, encode(run), pack(what), run.created_at, entry.group if entry else "", entry.event.cursor if entry else ""]
+        args: list[Argument] = [version, encode(run), pack(what), run.created_at, entry.group if entry else "", entry.event.cursor if entry else ""]
         return bool(await ADVANCE(self._redis, keys, args))
 
-    def _add(self, run: Run, job: Dispatch) -> calls.Call:
+    def _add(self, run: Run, job: Dispatch) -> Call:
         origin = Origin(run=run.id, workflow=run.workflow, step=job.step, n=job.n)
         return self._queues.add_call(job.queue, job.name, job.data, job_id=job.job_id, origin=origin, attempts=job.attempts, backoff=job.backoff)
 
