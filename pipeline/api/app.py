@@ -22,7 +22,7 @@ ROUTES: tuple[Route, ...] = (
 def create_app(services: Services, *, feed: Feed | None = None) -> web.Application:
     """The application for `web.AppRunner` (with `access_log=None`: it writes its own lines).
 
-    `feed` is the reader behind `/api/events/stream`; it is closed with the application.
+    `feed` is the reader behind `/api/events/stream`; it and the authenticator are closed with the application.
     """
     app = web.Application(
         client_max_size=services.config.server.body_limit, middlewares=[middleware.observe, middleware.as_problems, middleware.authenticated]
@@ -40,8 +40,13 @@ def create_app(services: Services, *, feed: Feed | None = None) -> web.Applicati
             app[middleware.ROUTES][method, added.resource.canonical] = route
     app.on_response_prepare.append(middleware.on_prepare)
     app.on_shutdown.append(_stop_streams)
+    app.on_cleanup.append(_close_authenticator)
     return app
 
 
 async def _stop_streams(app: web.Application) -> None:
     await app[FEED].close()
+
+
+async def _close_authenticator(app: web.Application) -> None:
+    await app[SERVICES].authenticator.close()

@@ -117,7 +117,10 @@ async def publish(request: web.Request) -> web.Response:
     many = isinstance(sent, list)
     if many and not 1 <= len(sent) <= BATCH:
         raise InvalidInput(f"the list has {len(sent)} events; 1 to {BATCH} can be published at once")
-    bodies = [parse(EventBody, value, what=f"event {index}" if many else "the body", at=str(index) if many else "") for index, value in enumerate(sent if many else [sent])]
+    bodies = [
+        parse(EventBody, value, what=f"event {index}" if many else "the body", at=str(index) if many else "")
+        for index, value in enumerate(sent if many else [sent])
+    ]
     # With an Idempotency-Key the ids follow from it: should the process die between the log and the record of the answer,
     # the second attempt tells the same events again, and receivers know them by their ids.
     claim = claim_of(request, sent)
@@ -125,7 +128,8 @@ async def publish(request: web.Request) -> web.Response:
 
     async def work() -> Answer:
         events = [
-            Event(id=event_id(body.type, "published", source, index), type=body.type, timestamp=now, data=body.data) for index, body in enumerate(bodies)
+            Event(id=event_id(body.type, "published", source, index), type=body.type, timestamp=now, data=body.data)
+            for index, body in enumerate(bodies)
         ]
         await services_of(request).log.append(events)
         return answer_json({"ids": [event.id for event in events]}, status=202)

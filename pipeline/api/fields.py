@@ -7,8 +7,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from pipeline.errors import InvalidInput
+from pipeline.storage import NAME_BYTES, checked_filename, resolve
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_INTEGER = 2**53 - 1
 """What every JSON implementation reads exactly."""
 
@@ -39,26 +43,23 @@ class Shape(BaseModel):
 
 
 def _wrong(kind: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError(kind, message)  # type: ignore[arg-type]
-
-
-def is_id(text: str) -> bool:
-    """Whether a text may be an id of users' making: it becomes part of paths and keys."""
-    return bool(_ID.fullmatch(text)) and text not in (".", "..")
+    return PydanticCustomError(kind, message)
 
 
 def _id(text: str) -> str:
-    if not is_id(text):
+    # It becomes part of paths and keys.
+    if not _ID.fullmatch(text) or text in (".", ".."):
         raise _wrong("id", "must be 1 to 128 of A-Z a-z 0-9 . _ - and not . or ..")
     return text
 
 
 def _filename(text: str) -> str:
-    if not text or text in (".", "..") or "/" in text or "\\" in text or not text.isprintable():
-        raise _wrong("filename", "must be a file's name without / \\ or control characters, and not . or ..")
-    if len(text.encode()) > 255:
-        raise _wrong("filename", "must have at most 255 bytes in UTF-8")
-    return text
+    if len(text.encode()) > NAME_BYTES:
+        raise _wrong("filename", f"must have at most {NAME_BYTES} bytes in UTF-8")
+    try:
+        return checked_filename(text)
+    except InvalidInput as error:
+        raise _wrong("filename", "must be a file's name without / \\ or control characters, and not . or .. or .hookline") from error
 
 
 def _mime_type(text: str) -> str:
@@ -69,14 +70,15 @@ def _mime_type(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    parts = text.lstrip("/").split("/")
-    if ".." in parts or "\\" in text or "\x00" in text or not any(parts):
-        raise _wrong("path", "must be a path below the storage root, without ..")
+    try:
+        resolve(text)
+    except InvalidInput as error:
+        raise _wrong("path", "must be a path below the storage root, without .. \\ or control characters") from error
     return text
 
 
 def _line(text: str) -> str:
-    if not text.isprintable():
+    if _CONTROL.search(text):
         raise _wrong("line", "must be one line without control characters")
     return text
 

@@ -11,6 +11,7 @@ from pipeline.api.fields import Shape
 from pipeline.api.requests import json_response
 from pipeline.api.routing import Access, Route
 from pipeline.api.services import services_of
+from pipeline.errors import HooklineError
 
 TIMEOUT_SECONDS = 5.0
 """A probe's own patience is about this long; a store that hangs must not hang the probe."""
@@ -23,9 +24,9 @@ class Live(Shape):
 
 
 class Ready(Shape):
-    ready: bool
+    ok: bool
     parts: dict[str, Any]
-    """Part → `{ready, …}`, with what it is behind by in ms where it is."""
+    """Part → `{ok, …}`, with `behindMs` where it can be behind."""
 
 
 async def live(request: web.Request) -> web.Response:
@@ -38,8 +39,15 @@ async def ready(request: web.Request) -> web.Response:
             found = await services_of(request).ready()
     except (*problems.STORE_AWAY, TimeoutError) as error:
         _log.warning("not ready", error=repr(error))
-        found = {"ready": False, "parts": {"store": {"ready": False, "detail": "the store does not answer"}}}
-    return json_response(found, status=200 if found["ready"] else 503)
+        found = _without_store("the store does not answer")
+    except HooklineError as error:
+        _log.error("not ready", error=str(error))
+        found = _without_store("the store cannot be used as it is configured; the log says why")
+    return json_response(found, status=200 if found["ok"] else 503)
+
+
+def _without_store(detail: str) -> dict[str, Any]:
+    return {"ok": False, "parts": {"store": {"ok": False, "detail": detail}}}
 
 
 ROUTES = (

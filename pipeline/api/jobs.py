@@ -211,7 +211,14 @@ ROUTES = (
         for kind in KINDS
     ),
     # `stats` is a route of its own, where a POST is the wrong method and not an unknown queue.
-    Route(method="POST", path="/api/jobs/{queueName:(?!stats$)[^/]+}", handler=refuse_other, summary="Any other queue: refused", status=404, listed=False),
+    Route(
+        method="POST",
+        path="/api/jobs/{queueName:(?!stats$)[^/]+}",
+        handler=refuse_other,
+        summary="Any other queue: refused",
+        status=404,
+        listed=False,
+    ),
     Route(
         method="GET",
         path="/api/jobs/status/{queueName}/{jobId}",

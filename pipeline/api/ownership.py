@@ -5,6 +5,7 @@ import orjson
 from pipeline.api.services import Services
 from pipeline.auth import Principal
 from pipeline.errors import Conflict, NotFound
+from pipeline.storage import resolve
 from pipeline.store.connection import Store
 from pipeline.store.keys import Keys
 
@@ -19,7 +20,11 @@ async def claim(redis: Store, keys: Keys, document_id: str, *, user_id: str, fil
         return True
     if orjson.loads(await redis.get(keys.document(document_id)) or "null") == mine:
         return False
-    raise Conflict(f"there is a document {document_id!r} already", hint="choose another documentId, or leave it out to be given one")
+    raise taken(document_id)
+
+
+def taken(document_id: str) -> Conflict:
+    return Conflict(f"there is a document {document_id!r} already", hint="choose another documentId, or leave it out to be given one")
 
 
 async def release(redis: Store, keys: Keys, document_id: str) -> None:
@@ -42,5 +47,7 @@ async def require(services: Services, principal: Principal, data: object) -> Non
 
 def _id_in(path: object) -> str | None:
     """The document's id in `documents/<id>/<filename>`."""
-    parts = [part for part in path.split("/") if part not in ("", ".")] if isinstance(path, str) else []
-    return parts[1] if len(parts) > 1 else None
+    if not isinstance(path, str):
+        return None
+    folder, _, rest = resolve(path).partition("/")
+    return rest.partition("/")[0] if folder == "documents" else None

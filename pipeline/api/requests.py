@@ -51,8 +51,8 @@ async def read_limited(request: web.Request, limit: int) -> bytes:
         raise too_large(limit) from error
 
 
-def too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body has more than {limit} bytes")
+def too_large(limit: int, what: str = "body") -> TooLarge:
+    return TooLarge(f"the {what} has more than {limit} bytes")
 
 
 def parse(model: type[Model], value: object, *, what: str = "the body", at: str = "") -> Model:
@@ -78,7 +78,9 @@ def read_query(request: web.Request, model: type[Model]) -> Model:
 
 
 def _refuse(error: ValidationError, what: str, at: str) -> NoReturn:
-    faults = tuple(Fault(path=_path(at, detail["loc"]), message=_message(detail["type"], detail["msg"])) for detail in error.errors(include_input=False))
+    faults = tuple(
+        Fault(path=_path(at, detail["loc"]), message=_message(detail["type"], detail["msg"])) for detail in error.errors(include_input=False)
+    )
     names = ", ".join(dict.fromkeys(fault.path or "all of it" for fault in faults))
     raise InvalidInput(f"{what} does not fit: {names}", faults=faults)
 

@@ -85,9 +85,7 @@ async def list_runs(request: web.Request) -> web.Response:
     user_id = principal.sub if principal.role == "user" else query.user_id
     if query.user_id is not None and query.user_id != user_id:
         return json_response({"items": [], "nextCursor": None})
-    page = await services_of(request).runs.list(
-        status=query.status, workflow=query.workflow, user_id=user_id, cursor=query.cursor, limit=query.limit
-    )
+    page = await services_of(request).runs.list(status=query.status, workflow=query.workflow, user_id=user_id, cursor=query.cursor, limit=query.limit)
     return json_response({"items": page.items, "nextCursor": page.next_cursor})
 
 

@@ -31,7 +31,7 @@ class Services:
     matches: Callable[[Sequence[str], str], bool]
     """Whether one of the type patterns (`job.*`) matches an event's type."""
     ready: Callable[[], Awaitable[dict[str, Any]]]
-    """`{ready: bool, parts: {<part>: {ready: bool, …}}}`: which part is behind, and by how long."""
+    """`{ok: bool, parts: {<part>: {ok: bool, behindMs?, …}}}`: which part is behind, and by how long."""
 
 
 SERVICES = web.AppKey("services", Services)

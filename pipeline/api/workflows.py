@@ -94,16 +94,16 @@ async def start(request: web.Request) -> web.Response:
         require_own(principal, body.user_id)
     await ownership.require(services, principal, body.input)
     claim, answer = claim_of(request, sent), started_answer(request.match_info["name"])
-    started = await services.runs.start(
-        request.match_info["name"], body.input, user_id=body.user_id or principal.sub, claim=claim, answer=answer
-    )
+    started = await services.runs.start(request.match_info["name"], body.input, user_id=body.user_id or principal.sub, claim=claim, answer=answer)
     return respond(started.replay, replayed=True) if started.replay else respond(answer.filled(run=started.run_id, status=started.status))
 
 
 async def document_upload(request: web.Request) -> web.Response:
     services, principal = services_of(request), principal_of(request)
     if principal.via == "key":
-        raise Forbidden("this route takes a user's token (JWT): the run belongs to its `sub`", hint="POST /api/jobs/document-processing names a userId")
+        raise Forbidden(
+            "this route takes a user's token (JWT): the run belongs to its `sub`", hint="POST /api/jobs/document-processing names a userId"
+        )
     body, sent = await read_body(request, UploadBody)
     data = body.stored()
     await ownership.require(services, principal, data)
@@ -118,7 +118,12 @@ def started_answer(workflow: str, **more: Any) -> Answer:
 
 
 def _listed(definition: Definition) -> dict[str, Any]:
-    return {"name": definition.name, "version": definition.version, "triggers": list(definition.triggers), "steps": list(definition.steps)}
+    return {
+        "name": definition.name,
+        "version": definition.version,
+        "triggers": list(definition.triggers),
+        "steps": list(definition.steps),
+    }
 
 
 ROUTES = (

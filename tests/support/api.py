@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 from aiohttp.test_utils import TestServer
-from pipeline.storage import Storage
 from redis.asyncio import Redis
 
 from pipeline.api.app import create_app
@@ -18,6 +17,7 @@ from pipeline.api.services import Services
 from pipeline.auth import Authenticator, Role, issue
 from pipeline.config import Config
 from pipeline.jobs.queues import Queues
+from pipeline.storage import Storage
 from pipeline.store.keys import Keys
 from pipeline.store.log import Log
 from pipeline.workflows.definition import compile_all
