@@ -95,6 +95,10 @@ def _syntax(source: str, message: str) -> tuple[str, int]:
     offset = sum(len(before) + 1 for before in lines[:line]) + int(match[2]) - 1
     if "<EOF>' expecting" in match[3]:
         return "ends too early", len(source)
+    if "Recursion limit" in match[3]:
+        return "is nested too deeply", 0
+    if re.search(r"token recognition error at: '[rRbB]*[\"']", match[3]):
+        return "a text is not closed", min(offset, len(source))
     return match[3].split(" expecting ")[0], min(offset, len(source))
 
 
@@ -145,7 +149,7 @@ class _Checker:
                 raise self._error("bytes are not JSON; write a text", token)
             if token.kind == "name":
                 references += self._name(index, token)
-        whole = len(references) == 1 and references[0][1] == len(self._tokens)
+        whole = len(references) == 1 and references[0][0].start == self._tokens[0].start and references[0][1] == len(self._tokens)
         read = tuple(reference for reference, _ in references)
         return Checked(source=self._source, program=program, references=read, loops=len(self._loops), whole=whole)
 
