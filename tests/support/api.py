@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
@@ -62,6 +63,7 @@ class Reply:
 class Api:
     """A running API and its callers."""
 
+    app: web.Application
     config: Config
     services: Services
     url: str
@@ -123,7 +125,8 @@ async def serving(
         ready=ready,
     )
     live = Feed(log, **(feed or {}))
-    async with TestServer(create_app(services, feed=live)) as server, aiohttp.ClientSession() as session:
-        api = Api(config=config, services=services, url=str(server.make_url("")).rstrip("/"), session=session, feed=live, webhooks=webhooks)
+    app = create_app(services, feed=live)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        api = Api(app=app, config=config, services=services, url=str(server.make_url("")).rstrip("/"), session=session, feed=live, webhooks=webhooks)
         yield api
     await webhooks.close()
