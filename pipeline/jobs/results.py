@@ -29,7 +29,8 @@ def check_result(value: Any) -> str:
         raise PermanentFailure(f"the processor's result is not JSON: {error}") from error
     if len(text) > RESULT_LIMIT:
         raise PermanentFailure(
-            f"the processor's result has {len(text):,} bytes of JSON; the limit is {RESULT_LIMIT:,} (64 KiB): put bulk into the storage and return its path"
+            f"the processor's result has {len(text):,} bytes of JSON; the limit is {RESULT_LIMIT:,} (64 KiB): "
+            "put bulk into the storage and return its path"
         )
     return text.decode()
 
