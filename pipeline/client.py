@@ -1,7 +1,7 @@
 """A small typed client of the HTTP API, as the commands and the demo use it."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -111,7 +111,8 @@ class Client:
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Store a file and start the workflow bound to uploads: `{runId, workflow, status, documentId}`."""
-        form = aiohttp.FormData()
+        # Names as browsers and curl send them; aiohttp's default percent-encodes, and the service would store that.
+        form = aiohttp.FormData(default_to_multipart=True, quote_fields=False)
         for name, value in (("documentId", document_id), ("mimeType", mime_type), ("userId", user_id)):
             if value is not None:
                 form.add_field(name, value)
@@ -147,7 +148,7 @@ class Client:
         body = [dict(event) for event in events]
         return list((await self._object("POST", "/api/events", body=body, idempotency_key=idempotency_key))["ids"])
 
-    async def follow(self, *, after: str | None = None, types: Sequence[str] = ()) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self, *, after: str | None = None, types: Sequence[str] = ()) -> AsyncGenerator[dict[str, Any], None]:
         """Events as they happen, until the connection ends; pass the last one's `cursor` as `after` to go on.
 
         Where the log no longer reaches back to `after`, the first item is `{"type": "gap", "data": {after, earliest}}`.
