@@ -96,7 +96,9 @@ def resolve(path: str) -> str:
 
 
 def _invalid(path: str, message: str, hint: str) -> InvalidInput:
-    return InvalidInput(f"{path} {message}" if message.startswith("has ") else f"{path}: {message}", faults=(Fault(path=path, message=message),), hint=hint)
+    return InvalidInput(
+        f"{path} {message}" if message.startswith("has ") else f"{path}: {message}", faults=(Fault(path=path, message=message),), hint=hint
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,195 @@
+"""The storage: names that cannot leave it, uploads that appear whole or not at all."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import ConfigError, InvalidInput, NotFound, TooLarge, Unavailable
+from pipeline.storage import Storage, checked_filename, checked_id, document_path, findings_path, resolve
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", ["a", "demo-doc-123", "A.b_c-d", "...", "x" * 128])
+def test_ids(name: str) -> None:
+    assert checked_id(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "é", "x" * 129, "a\n"])
+def test_wrong_ids(name: str) -> None:
+    with pytest.raises(InvalidInput, match="documentId"):
+        checked_id(name)
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "Ünïcode – report (1).pdf", ".env", "a..b", "x" * 255, "é" * 127])
+def test_filenames(name: str) -> None:
+    assert checked_filename(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hookline", "a/b", "/etc/passwd", "..\\a", "a\x00", "a\nb", "a\x7f", "a\x85", "x" * 256, "é" * 128, "\udcff"]
+)
+def test_wrong_filenames(name: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        checked_filename(name)
+    assert caught.value.faults[0].path == "filename"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("path", ["/documents/d/a.pdf", "documents/d/a.pdf", "//documents/./d//a.pdf", "documents/d/a.pdf/"])
+def test_paths_are_relative_to_the_root(path: str) -> None:
+    assert resolve(path) == "documents/d/a.pdf"
+
+
+@pytest.mark.parametrize("path", ["", "/", ".", "..", "../a", "documents/../../a", "a/..", "a\\..\\b", "a\x00b", "a\nb"])
+def test_paths_that_leave_the_root_or_name_nothing(path: str) -> None:
+    with pytest.raises(InvalidInput, match="documentPath"):
+        resolve(path)
+
+
+def test_a_job_id_cannot_lead_findings_elsewhere() -> None:
+    assert findings_path("d", "../../x/y:1") == "documents/d/.hookline/findings-..-..-x-y-1.json"
+
+
+# --- files ---
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+async def test_what_is_written_is_read(store: Storage) -> None:
+    data = os.urandom(3_000_000)
+    path = document_path("d", "a b.pdf")
+    written = await store.write(path, chunks(*(data[n : n + 65_536] for n in range(0, len(data), 65_536))), len(data))
+    assert written == (len(data), hashlib.sha256(data).hexdigest())
+    assert store.read(path) == data
+    with store.open(path) as file:
+        assert file.read(10) == data[:10]
+    assert await store.exists(path)
+    assert await store.exists("documents/d")
+    assert not await store.exists("documents/e")
+
+
+async def test_a_second_write_replaces_the_first(store: Storage) -> None:
+    await store.write("documents/d/a", chunks(b"first, and longer"), 100)
+    await store.write("documents/d/a", chunks(b"second"), 100)
+    assert store.read("documents/d/a") == b"second"
+    store.write_text("documents/d/a", "third é")
+    assert store.read_text("/documents/d/a") == "third é"
+
+
+async def test_delete_takes_a_folder_with_all_in_it(store: Storage) -> None:
+    await store.write("documents/d/a", chunks(b"x"), 10)
+    store.write_text("documents/d/.hookline/t.txt", "text")
+    store.write_text("documents/e/a", "stays")
+    await store.delete("documents/d")
+    await store.delete("documents/never-there")
+    assert not await store.exists("documents/d")
+    assert store.read_text("documents/e/a") == "stays"
+
+
+async def test_what_is_not_there(store: Storage) -> None:
+    with pytest.raises(NotFound, match=r"documents/d/a\.pdf is not in the storage"):
+        store.read("documents/d/a.pdf")
+
+
+async def test_one_too_large_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TooLarge, match="more than 10 bytes"):
+        await Storage(str(tmp_path)).write("documents/d/a", chunks(b"12345", b"678901"), 10)
+    assert files(tmp_path) == set()
+    assert not (tmp_path / "documents").exists()
+
+
+async def test_a_cut_off_upload_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_BATCH", 1)
+
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield b"half of it"
+        assert len(files(tmp_path)) == 1
+        raise ConnectionResetError("the client is gone")
+
+    with pytest.raises(ConnectionResetError):
+        await Storage(str(tmp_path)).write("documents/d/a", cut_off(), 100)
+    assert files(tmp_path) == set()
+
+
+async def test_a_cancelled_upload_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_BATCH", 1)
+    under_way = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"begins"
+        under_way.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(Storage(str(tmp_path)).write("documents/d/a", endless(), 100))
+    await under_way.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert files(tmp_path) == set()
+
+
+async def test_an_upload_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
+    store = Storage(str(tmp_path))
+    store.write_text("documents/d/a", "old")
+
+    async def looking() -> AsyncIterator[bytes]:
+        yield b"new"
+        assert store.read_text("documents/d/a") == "old"
+
+    await store.write("documents/d/a", looking(), 100)
+    assert store.read_text("documents/d/a") == "new"
+
+
+async def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+    store = Storage(str(tmp_path))
+    assert await store.sweep(before=1000) == 0
+    (tmp_path / ".incoming").mkdir()
+    for name, seconds in (("old", 999), ("new", 1001)):
+        (tmp_path / ".incoming" / name).write_bytes(b"x")
+        os.utime(tmp_path / ".incoming" / name, (seconds, seconds))
+    assert await store.sweep(before=1_000_000) == 1
+    assert files(tmp_path) == {".incoming/new"}
+
+
+async def test_a_failing_storage_is_told_apart_from_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "documents").write_text("a file where the folder should be")
+    with pytest.raises(Unavailable, match="the storage failed at documents/d/a"):
+        await Storage(str(tmp_path)).write("documents/d/a", chunks(b"x"), 10)
+    assert files(tmp_path) == {"documents"}
+
+
+def test_a_relative_url_starts_at_the_base(tmp_path: Path) -> None:
+    Storage("./storage", base=tmp_path).write_text("documents/d/a", "x")
+    assert files(tmp_path) == {"storage/documents/d/a"}
+
+
+@pytest.mark.parametrize("url", ["no-such-scheme://x"])
+def test_a_url_that_nobody_knows(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"storage\.url"):
+        Storage(url)
+
+
+def test_a_folder_is_no_file(store: Any) -> None:
+    store.write_text("documents/d/a", "x")
+    with pytest.raises(NotFound):
+        store.read("documents/d")
