@@ -21,11 +21,11 @@ from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.jobs.attempt import Runner
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.isolation import IsolatedPool
 from pipeline.jobs.queues import Queues
-from pipeline.jobs.registry import Processor, resolve
+from pipeline.jobs.registry import resolve_all
+from pipeline.jobs.runner import Runner
 from pipeline.jobs.watchdog import Watchdog
 from pipeline.jobs.worker import Worker
 from pipeline.storage import Storage
@@ -33,7 +33,7 @@ from pipeline.store import connection
 from pipeline.store.connection import Store
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.store.keys import Keys
-from pipeline.store.log import Event, Group, Log, event_id
+from pipeline.store.log import Group, Log
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import GROUP as ENGINE_GROUP
@@ -46,6 +46,8 @@ from webhooks import Webhooks
 
 Part = Literal["api", "engine", "webhooks", "worker"]
 ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
+HAND_BACK_SECONDS = 3.0
+"""For jobs that outlived the drain deadline: to be handed back to their queues."""
 BEHIND_MS = 60_000
 """A consumer group whose oldest unacknowledged event is older than this makes the service not ready."""
 log = structlog.get_logger(__name__)
@@ -74,8 +76,13 @@ async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Con
     structlog.contextvars.bind_contextvars(process=name)
     async with running(config, parts, name) as service:
         pipe.send({"port": service.port} if service.port else {})
-        await stop.wait()
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait([told, *service.parts], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
     loop.remove_reader(pipe.fileno())
+    for part in service.parts:
+        # A part that ended by itself is a mistake of ours: better a fresh process than one that only looks alive.
+        part.result()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +91,8 @@ class Running:
 
     port: int | None
     """Of the API, where this process serves it."""
+    parts: tuple[asyncio.Task[None], ...]
+    """What runs until it is told to stop; one that ends before has failed."""
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +114,7 @@ async def running(config: Config, parts: tuple[Part, ...], name: str) -> AsyncIt
         port = None
         if set(parts) & {"api", "engine", "webhooks"}:
             port = await house.start_rest(parts, stack)
-        yield Running(port=port)
+        yield Running(port=port, parts=tuple(house.parts))
         log.info("stopping", drain_seconds=config.server.drain / 1000)
 
 
@@ -129,18 +138,19 @@ class _House:
         self._keys = Keys(config.redis.prefix)
         self._log = Log(redis, self._keys.log)
         self._queues = Queues(redis, config)
+        self.parts: list[asyncio.Task[None]] = []
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
     async def start_workers(self, stack: contextlib.AsyncExitStack) -> None:
         stack.enter_context(Watchdog())
-        queues = {queue: settings for queue, settings in self._config.queues.items() if settings.processors}
+        queues = {queue: processors for queue, processors in resolve_all(self._config).items() if processors}
         blocking = connection.connect(self._url, connections=len(queues) + 1)
         stack.push_async_callback(blocking.aclose)
         pools: dict[str, IsolatedPool] = {}
         workers: list[Worker] = []
-        for queue, settings in queues.items():
-            processors = {name: self._resolve(path, queue, name) for name, path in settings.processors.items()}
+        for queue, processors in queues.items():
+            settings = self._config.queues[queue]
             for processor in processors.values():
                 if processor.kind == "isolated" and processor.path not in pools:
                     # More children than cores would only share them.
@@ -148,23 +158,16 @@ class _House:
                     stack.push_async_callback(pools[processor.path].close)
             runner = Runner(processors, pools, concurrency=settings.concurrency)
             stack.callback(runner.close)
-            workers.append(
-                Worker(self._redis, blocking, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer)
-            )
+            workers.append(Worker(self._redis, blocking, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer))
         tasks = [asyncio.create_task(worker.run(), name=f"worker {queue}") for queue, worker in zip(queues, workers, strict=True)]
+        self.parts += tasks
 
         async def drain() -> None:
             await asyncio.gather(*(worker.stop(self._config.server.drain / 1000) for worker in workers))
-            await asyncio.wait(tasks, timeout=5)
+            await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
 
         stack.push_async_callback(drain)
         log.info("working", queues=list(queues))
-
-    def _resolve(self, path: str, queue: str, name: str) -> Processor:
-        try:
-            return resolve(path, self._config, folder=Path(self._config.folder))
-        except ConfigError as error:
-            raise ConfigError(f"queues.{queue}.processors.{name}: {error.message}") from error
 
     # --- API, engine, webhooks --------------------------------------------------------------------------------------
 
@@ -175,7 +178,7 @@ class _House:
         webhooks = self._webhooks()
         stack.push_async_callback(webhooks.close)
         stop = asyncio.Event()
-        tasks: list[asyncio.Task[Any]] = []
+        tasks: list[asyncio.Task[None]] = []
         if "webhooks" in parts:
             await webhooks.declare(self._declared_endpoints())
             tasks += [asyncio.create_task(webhooks.run_fanout(stop)), asyncio.create_task(webhooks.run_dispatcher(stop))]
@@ -190,6 +193,7 @@ class _House:
             if tasks:
                 await asyncio.wait(tasks, timeout=self._config.server.drain / 1000)
 
+        self.parts += tasks
         stack.push_async_callback(drain)
         if "api" not in parts:
             return None
@@ -208,6 +212,12 @@ class _House:
             ready=lambda: self._ready(recovery, webhooks),
         )
         return await _serve(create_app(services), self._config, stack)
+
+    def _webhooks(self) -> Webhooks:
+        return Webhooks()
+
+    def _declared_endpoints(self) -> list[Any]:
+        return []
 
     def _group(self, group: str) -> Group:
         return Group(self._redis, self._keys.log, group, self._consumer)

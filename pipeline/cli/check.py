@@ -11,7 +11,7 @@ from pipeline import configfile
 from pipeline.cli.console import out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.errors import ConfigError
-from pipeline.jobs.registry import resolve
+from pipeline.jobs.registry import resolve_all
 from pipeline.workflows.definition import compile_all, graph
 
 
@@ -25,12 +25,7 @@ def validate(
         raise ConfigError("there is no config.yaml here; name the file to check: hookline validate FILE")
     settings, source = configfile.load_with_source(path, os.environ, dev=True)
     definitions = compile_all(settings, source)
-    for queue, queued in settings.queues.items():
-        for name, processor in queued.processors.items():
-            try:
-                resolve(processor, settings, folder=path.resolve().parent)
-            except ConfigError as error:
-                raise ConfigError(f"queues.{queue}.processors.{name}: {error.message}") from error
+    resolve_all(settings)
     out.print(f"[green]✓[/] {path}: {len(settings.queues)} queues, {len(definitions)} workflows")
     for name, definition in definitions.items():
         steps = " → ".join(step["id"] for step in graph(definition)["steps"])

@@ -24,6 +24,7 @@ from pipeline.cli.console import out
 from pipeline.client import Client
 from pipeline.config import Auth
 from pipeline.errors import HooklineError
+from pipeline.jobs.calls import now_ms
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ROOT / "examples" / "documents"
@@ -63,7 +64,7 @@ class _Demo:
                 smtp = await stack.enter_async_context(self._mail_server())
                 hooks = await stack.enter_async_context(self._subscriber())
                 url = await stack.enter_async_context(self._service(folder, smtp, hooks))
-                token = issue(Auth(jwt_secret=SecretStr(self._jwt)), "demo-user", "admin", 3600, now=int(time.time()))
+                token = issue(Auth(jwt_secret=SecretStr(self._jwt)), "demo-user", "admin", 3_600_000, now=now_ms())
                 client = await stack.enter_async_context(Client(url, token))
                 followed = await stack.enter_async_context(_background(self._follow(client)))
                 with self._board:

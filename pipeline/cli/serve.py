@@ -14,11 +14,11 @@ from pipeline.cli.console import err, out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.config import Config
 from pipeline.dev import with_dev_secrets
+from pipeline.jobs.registry import resolve_all
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.supervisor import Supervisor
-from pipeline.workflows.definition import compile_all
 
-ROLES = {"all": ALL_PARTS, **{part: (part,) for part in ALL_PARTS}}
+ROLES: dict[str, tuple[Part, ...]] = {"all": ALL_PARTS} | {part: (part,) for part in ALL_PARTS}
 
 
 def serve(
@@ -39,8 +39,11 @@ def serve(
     loaded = configfile.load(found(config), os.environ, dev=dev, overrides=overrides)
     settings = with_dev_secrets(loaded) if dev else loaded
     configfile.require_secrets(settings)
-    compile_all(settings)
+    if "worker" in ROLES[role]:
+        resolve_all(settings)
     logs.configure(settings.log_format)
+    for warning in settings.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     supervisor = Supervisor(settings, ROLES[role], workers, on_ready=lambda report: _announce(settings, dev, report))
     sys.exit(supervisor.run())
 
@@ -57,6 +60,3 @@ def _announce(config: Config, dev: bool, report: dict[str, object]) -> None:
     if dev:
         err.print("[dim]a token to try it:  export HOOKLINE_TOKEN=$(hookline token --dev --sub me --role admin)[/]", soft_wrap=True)
     sys.stdout.flush()
-
-
-__all__ = ["Part", "serve"]

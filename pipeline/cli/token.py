@@ -1,7 +1,6 @@
 """`hookline token`: sign a token with the service's own secret."""
 
 import os
-import time
 from typing import Annotated, Literal, cast
 
 import typer
@@ -11,6 +10,7 @@ from pipeline.auth import issue
 from pipeline.cli.options import ConfigFile, found
 from pipeline.dev import with_dev_secrets
 from pipeline.errors import ConfigError
+from pipeline.jobs.calls import now_ms
 from pipeline.units import parse_duration
 
 
@@ -28,7 +28,7 @@ def token(
     if role not in ("admin", "service", "user"):
         raise typer.BadParameter(f"{role!r} is no role; choose admin, service or user", param_hint="--role")
     try:
-        seconds = parse_duration(ttl) // 1000
+        valid = parse_duration(ttl)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--ttl") from error
     loaded = configfile.load(found(config), os.environ, dev=dev)
@@ -37,4 +37,4 @@ def token(
         raise ConfigError(
             "auth.jwt_secret is not set, so there is nothing to sign with; set HOOKLINE_JWT_SECRET, or add --dev for a development service"
         )
-    print(issue(settings.auth, sub, cast(Literal["admin", "service", "user"], role), seconds, now=int(time.time())))
+    print(issue(settings.auth, sub, cast(Literal["admin", "service", "user"], role), valid, now=now_ms()))

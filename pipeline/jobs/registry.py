@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Fault
 from pipeline.units import parse_duration, parse_size
 
 Kind = Literal["async", "thread", "isolated"]
@@ -85,6 +85,22 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
         raise ConfigError(f"processor {path!r}: class {attribute!r} has no method process(job, context)")
     kind: Kind = "isolated" if marks.isolated else "async" if inspect.iscoroutinefunction(call) else "thread"
     return Processor(path=path, name=target.__name__, kind=kind, input=marks.input, timeout=marks.timeout, memory=marks.memory, call=call)
+
+
+def resolve_all(config: Config) -> dict[str, dict[str, Processor]]:
+    """Every queue's processors by job name. Raises one ConfigError with every path that leads nowhere."""
+    found: dict[str, dict[str, Processor]] = {}
+    faults: list[Fault] = []
+    for queue, settings in config.queues.items():
+        found[queue] = {}
+        for name, path in settings.processors.items():
+            try:
+                found[queue][name] = resolve(path, config, folder=Path(config.folder))
+            except ConfigError as error:
+                faults.append(Fault(f"queues.{queue}.processors.{name}", error.message))
+    if faults:
+        raise ConfigError("some processors cannot be found", faults=tuple(faults))
+    return found
 
 
 def _instance(target: type, config: Config) -> Any:

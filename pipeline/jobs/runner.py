@@ -4,14 +4,12 @@ import asyncio
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
-
-from pydantic import ValidationError
 
 from pipeline.errors import PermanentFailure
 from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome
 from pipeline.jobs.context import LOCK_LOST, SHUTTING_DOWN, JobContext, ThreadContext
+from pipeline.jobs.inputs import validated
 from pipeline.jobs.isolation import IsolatedPool
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import Processor
@@ -57,7 +55,7 @@ class Runner:
             )
         if processor.kind == "isolated":
             return await self._pools[processor.path].run(job, context)
-        ready = _validated(job, processor)
+        ready = validated(job, processor)
         if processor.kind == "thread":
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, processor.call, ready, ThreadContext(context, loop))
@@ -65,17 +63,6 @@ class Runner:
         if task:
             task.set_name(f"{TASK_PREFIX}{processor.name} {job.queue} {job.id}")
         return await processor.call(ready, context)
-
-
-def _validated(job: Job, processor: Processor) -> Job:
-    if processor.input is None:
-        return job
-    try:
-        data = processor.input.model_validate(job.data)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in error.errors())
-        raise PermanentFailure(f"the job's data does not fit: {faults}") from error
-    return replace(job, data=data)
 
 
 def _stopped(context: JobContext) -> Outcome:

@@ -1,0 +1,104 @@
+"""SIGTERM under load, and what the processes of a service owe each other when one of them is killed."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.client import Client
+from pipeline.store import connection
+from pipeline.store.embedded import EmbeddedStore
+from tests.support.chains import STEPS, chain
+from tests.support.runs import ended, submit
+from tests.support.service import Service, token
+
+DRAIN = 10.0
+QUEUES = ("a", "b", "c")
+
+
+async def ledger_shows(folder: Path, lines: int) -> None:
+    """Wait until so many lines are in the ledger (a file has no signal to wait for)."""
+    async with asyncio.timeout(30):
+        while not (folder / "ledger").exists() or (folder / "ledger").read_text().count("\n") < lines:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.timeout(180)
+async def test_sigterm_under_load_ends_in_time_strands_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    accepted: dict[str, str] = {}
+    service = Service(tmp_path, {**chain(), "server": {"drain": f"{DRAIN:.0f}s"}}, workers=2)
+    await service.start()
+    submitting = asyncio.create_task(submit(service, range(100), accepted, ms=200))
+    await ledger_shows(tmp_path, 60)
+    began = time.monotonic()
+    assert await service.stop() == 0
+    took = time.monotonic() - began
+    await submitting
+    assert took < DRAIN, f"it took {took:.1f} s"
+    lines = [tuple(line.split()) for line in (tmp_path / "ledger").read_text().splitlines()]
+    begun = {(queue, job) for what, queue, job, _ in lines if what == "begin"}
+    finished = {(queue, job) for what, queue, job, _ in lines if what == "end"}
+    assert begun == finished, "a job was cut off"
+    assert len(begun) < len(accepted) * len(STEPS), "all was done before the signal"
+    await nothing_is_active(tmp_path)
+
+    await service.start()
+    await submit(service, range(100), accepted, ms=5)
+    async with Client(service.url, token()) as client:
+        assert set(accepted.values()) <= await ended(client, len(accepted))
+    await service.stop()
+    times = Counter(tuple(line.split()[1:3]) for line in (tmp_path / "ledger").read_text().splitlines() if line.startswith("begin"))
+    assert set(times.values()) == {1}
+    assert len(times) == 100 * len(STEPS)
+
+
+async def nothing_is_active(folder: Path) -> None:
+    store = EmbeddedStore(folder / "data")
+    redis = connection.connect(store.attach())
+    for queue in QUEUES:
+        assert await redis.lrange(f"bull:{queue}:active", 0, -1) == []
+    await redis.aclose()
+    store.detach()
+
+
+@pytest.mark.timeout(120)
+async def test_processes_of_a_killed_supervisor_drain_and_go_and_so_does_the_store(tmp_path: Path) -> None:
+    service = Service(tmp_path, chain(), workers=1)
+    await service.start()
+    everyone = service.processes()
+    assert len(everyone) >= 4  # supervisor, API and the rest, worker, store
+    os.kill(service.pid, signal.SIGKILL)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, everyone, 30)
+    assert alive == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
+    service = Service(tmp_path, chain(), workers=1)
+    async with service:
+        accepted: dict[str, str] = {}
+        children = [child for child in psutil.Process(service.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+        assert len(children) == 2
+        for child in children:
+            child.kill()
+        psutil.wait_procs(children, 10)
+        async with asyncio.timeout(30):
+            while not accepted:
+                service.url = await port_of(service) or service.url
+                await submit(service, range(1), accepted, ms=1)
+        async with Client(service.url, token()) as client:
+            assert await ended(client, 1) == set(accepted.values())
+
+
+async def port_of(service: Service) -> str | None:
+    """Where the API listens now: port 0 takes another one at each start, and the log tells which."""
+    import json
+
+    urls = [json.loads(line).get("url") for line in service.log.splitlines() if line.startswith("{") and '"listening"' in line]
+    await asyncio.sleep(0.1)
+    return urls[-1] if urls else None

@@ -1,0 +1,49 @@
+"""Starting many runs and waiting for their ends through the HTTP API."""
+
+import asyncio
+from collections.abc import Iterable
+
+from pipeline.client import Client
+from pipeline.errors import Unavailable
+from tests.support.service import Service, token
+
+ENDS = ("workflow.completed", "workflow.failed", "workflow.cancelled")
+
+
+async def submit(service: Service, numbers: Iterable[int], accepted: dict[str, str], *, ms: int, at_once: int = 8) -> None:
+    """Start a `chain` run for each number under an Idempotency-Key of its own, until the service is gone.
+
+    `accepted` takes key → run id: what is not answered is not accepted, and may be sent again.
+    """
+    waiting = iter([number for number in numbers if f"run-{number}" not in accepted])
+    async with Client(service.url, token(), timeout=10) as client:
+
+        async def one_by_one() -> None:
+            for number in waiting:
+                try:
+                    answer = await client.start_run("chain", {"documentId": f"doc-{number}", "ms": ms}, user_id="u", idempotency_key=f"run-{number}")
+                except Unavailable:
+                    return
+                accepted[f"run-{number}"] = answer["runId"]
+
+        await asyncio.gather(*(one_by_one() for _ in range(at_once)))
+
+
+async def ended(client: Client, runs: int, *, seconds: float = 90.0) -> set[str]:
+    """Wait until so many runs have ended; returns their ids. Raises TimeoutError saying how many did."""
+    found: set[str] = set()
+    try:
+        async with asyncio.timeout(seconds):
+            after = None
+            while len(found) < runs:
+                page = await client.events(after=after, types=ENDS, limit=500)
+                found |= {event["data"]["runId"] for event in page["items"]}
+                if not page["items"]:
+                    async for event in client.follow(after=after, types=ENDS):
+                        found.add(event["data"]["runId"])
+                        if len(found) >= runs:
+                            break
+                after = page["nextCursor"] or after
+    except TimeoutError:
+        raise TimeoutError(f"{len(found)} of {runs} runs ended within {seconds} s") from None
+    return found
