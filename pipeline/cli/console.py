@@ -25,9 +25,9 @@ _COLOURS = {
 
 def complain(message: str, hint: str | None = None) -> None:
     """An error to standard error, with what to do about it."""
-    err.print(f"[bold red]error:[/] {escape(message)}")
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     if hint:
-        err.print(f"[dim]hint:[/] {escape(hint)}")
+        err.print(f"[dim]hint:[/] {escape(hint)}", soft_wrap=True)
 
 
 def state(name: str) -> Text:
