@@ -1,0 +1,57 @@
+"""What a process knows of the endpoints: all of them, kept up to date by what has changed since."""
+
+from webhooks import records
+from webhooks.keys import Keys
+from webhooks.matching import Router
+from webhooks.model import Endpoint
+from webhooks.scripts import Store
+
+PER_READ = 500
+
+
+class Directory:
+    def __init__(self, redis: Store, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._endpoints: dict[str, Endpoint] = {}
+        self._router = Router()
+        self.version = 0
+        """Of the endpoints as we know them."""
+
+    async def refresh(self) -> None:
+        """Read what has changed since the last time."""
+        version = int(await self._redis.get(self._keys.version) or 0)
+        # Beneath what we know: the store was emptied, or restored from a backup.
+        since = self.version if version >= self.version else 0
+        if since == 0:
+            self._forget()
+        changed = await self._redis.zrange(self._keys.changes, f"({since}", "+inf", byscore=True)
+        for start in range(0, len(changed), PER_READ):
+            ids = changed[start : start + PER_READ]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for endpoint in ids:
+                    pipe.hgetall(self._keys.endpoint(endpoint))
+                rows = await pipe.execute()
+            for endpoint, fields in zip(ids, rows, strict=True):
+                self._put(endpoint, fields)
+        # The version from before the reading: what changed during it is read again, not missed.
+        self.version = version
+
+    def get(self, endpoint: str) -> Endpoint | None:
+        return self._endpoints.get(endpoint)
+
+    def route(self, type: str) -> list[Endpoint]:
+        """Those that want an event of this type, whatever their status."""
+        return [self._endpoints[endpoint] for endpoint in self._router.route(type)]
+
+    def _put(self, endpoint: str, fields: dict[str, str]) -> None:
+        self._router.drop(endpoint)
+        self._endpoints.pop(endpoint, None)
+        if not fields:
+            return
+        self._endpoints[endpoint] = records.parse(endpoint, fields)
+        self._router.put(endpoint, self._endpoints[endpoint].types)
+
+    def _forget(self) -> None:
+        self._endpoints.clear()
+        self._router = Router()

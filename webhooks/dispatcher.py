@@ -1,0 +1,284 @@
+"""The dispatcher: claims what is due, sends it concurrently, settles outcomes in batches."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from webhooks.attempts import attempt_record
+from webhooks.backoff import Verdict, decide
+from webhooks.directory import Directory
+from webhooks.endpoints import Endpoints
+from webhooks.errors import WebhookError
+from webhooks.fanout import OWN
+from webhooks.mailbox import Claim, Mailbox, Settlement, released
+from webhooks.model import Endpoint
+from webhooks.outbox import Outbox
+from webhooks.sender import Outcome, Request, Sender
+from webhooks.signing import key_of
+from webhooks.stubborn import STORE_ERRORS, Pause
+
+CAPACITY = 1_000
+"""Attempts under way in one process. High, because endpoints that hang hold theirs for the whole timeout."""
+PER_CLAIM = 100
+PER_SETTLE = 200
+LONGEST_SLEEP = 1.0
+"""Seconds; the marker in the store wakes us earlier, this is for one that was lost."""
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    lag: int
+    """ms that the endpoint which waits longest could have been claimed."""
+    claimed: int | None
+    """ms since the last successful claim of this process, also of nothing; None: there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What of an endpoint is stored encrypted."""
+
+    version: int
+    keys: list[tuple[int | None, bytes]] = field(repr=False)
+    """HMAC keys, each with the time (ms) from which it no longer signs."""
+    headers: dict[str, str] = field(repr=False)
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        directory: Directory,
+        endpoints: Endpoints,
+        sender: Sender,
+        outbox: Outbox,
+        schedule: Sequence[int],
+        clock: Callable[[], int],
+        *,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._mailbox = mailbox
+        self._directory = directory
+        self._endpoints = endpoints
+        self._sender = sender
+        self._outbox = outbox
+        self._schedule = schedule
+        self._clock = clock
+        self._capacity = capacity
+        self._sending: dict[asyncio.Task[None], Claim] = {}
+        self._outcomes: list[Settlement] = []
+        self._unsettled = 0
+        """Claimed and not yet settled: what the capacity is counted by."""
+        self._something = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._claimed_at: float | None = None
+        self._opened: dict[str, _Opened] = {}
+
+    async def run(self, stop: asyncio.Event, *, drain: float) -> None:
+        """Deliver until told to stop; then finish what is under way within `drain` seconds and hand back the rest."""
+        settler = asyncio.create_task(self._settle_forever(), name="webhooks settle")
+        try:
+            await self._claim_until(stop)
+            await self._drain(drain)
+        finally:
+            settler.cancel()
+            for task in self._sending:
+                task.cancel()
+            await asyncio.gather(settler, *self._sending, return_exceptions=True)
+
+    async def health(self) -> Health:
+        claimed = None if self._claimed_at is None else round((time.monotonic() - self._claimed_at) * 1000)
+        return Health(lag=await self._mailbox.longest_waiting(self._clock()), claimed=claimed)
+
+    # --- claim ------------------------------------------------------------------------------------------------------
+
+    async def _claim_until(self, stop: asyncio.Event) -> None:
+        stopped = asyncio.create_task(stop.wait())
+        pause = Pause()
+        try:
+            while not stop.is_set():
+                room = self._capacity - self._unsettled
+                if room <= 0:
+                    self._freed.clear()
+                    await _first(self._freed.wait(), stopped)
+                    continue
+                try:
+                    sleep = await self._claim(min(room, PER_CLAIM))
+                    pause.reset()
+                    if sleep > 0:
+                        await _first(self._mailbox.wait(sleep), stopped)
+                except STORE_ERRORS as error:
+                    log.warning("deliveries wait for the store", error=str(error))
+                    await pause.wait(stop)
+                except Exception:
+                    # A mistake of ours must not end all deliveries; what was claimed comes back when its lease runs out.
+                    log.exception("a claim broke")
+                    await pause.wait(stop)
+        finally:
+            stopped.cancel()
+
+    async def _claim(self, limit: int) -> float:
+        """Claim once and begin to send; returns for how many seconds there is nothing more to do."""
+        now = self._clock()
+        batch = await self._mailbox.claim(limit, now)
+        self._claimed_at = time.monotonic()
+        self._unsettled += len(batch.claims)
+        if batch.version != self._directory.version:
+            try:
+                await self._directory.refresh()
+            except STORE_ERRORS:
+                self._unsettled -= len(batch.claims)
+                raise
+        for claim in batch.claims:
+            task = asyncio.create_task(self._deliver(claim))
+            self._sending[task] = claim
+            task.add_done_callback(self._sent)
+        if batch.claims:
+            return 0.0
+        return LONGEST_SLEEP if batch.next_due is None else min(max(batch.next_due - now, 1) / 1000, LONGEST_SLEEP)
+
+    # --- send -------------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, claim: Claim) -> None:
+        now = self._clock()
+        endpoint = self._directory.get(claim.endpoint)
+        if endpoint is None or not claim.body:
+            # Deleted since, or its headers cannot be decrypted.
+            outcome = Outcome(duration=0, error="the endpoint was deleted, or its secrets cannot be decrypted")
+        else:
+            outcome = await self._attempt(claim, endpoint, now)
+        self._record(claim, endpoint, outcome, now)
+
+    async def _attempt(self, claim: Claim, endpoint: Endpoint, now: int) -> Outcome:
+        try:
+            opened = self._open(endpoint)
+        except WebhookError as error:
+            return Outcome(duration=0, error=error.message)
+        request = Request(
+            url=endpoint.url,
+            event=claim.event,
+            body=claim.body,
+            keys=[key for until, key in opened.keys if until is None or until > now],
+            headers=opened.headers,
+            timeout=endpoint.timeout / 1000,
+            trace=claim.run or claim.event,
+        )
+        return await self._sender.send(request, now)
+
+    def _open(self, endpoint: Endpoint) -> "_Opened":
+        """Decrypted once per version of the endpoint. Raises MissingKey."""
+        opened = self._opened.get(endpoint.id)
+        if opened is None or opened.version != endpoint.version:
+            secrets = self._endpoints.secrets_of(endpoint, now=0)
+            keys = [(sealed.until, key_of(secret)) for sealed, secret in zip(endpoint.secrets, secrets, strict=True)]
+            opened = _Opened(endpoint.version, keys, self._endpoints.headers_of(endpoint))
+            self._opened[endpoint.id] = opened
+        return opened
+
+    # --- settle -----------------------------------------------------------------------------------------------------
+
+    def _record(self, claim: Claim, endpoint: Endpoint | None, outcome: Outcome, now: int) -> None:
+        decision = decide(
+            status=outcome.verdict_status,
+            retry_after=outcome.retry_after,
+            tried=claim.tried + 1,
+            schedule=(endpoint and endpoint.schedule) or self._schedule,
+            now=self._clock(),
+            random=random.random(),
+        )
+        quiet = claim.type.startswith(OWN)
+        about = {
+            "endpoint": claim.endpoint,
+            "delivery": claim.id,
+            "eventId": claim.event,
+            "eventType": claim.type,
+            "runId": claim.run,
+            "status": outcome.status,
+            "attempts": claim.attempts + 1,
+        }
+        gone = {"type": "endpoint.disabled", "data": {**about, "reason": "gone"}, "identity": [claim.endpoint, claim.id, claim.attempts + 1]}
+        exhausted = {"type": "delivery.exhausted", "data": {**about, "error": outcome.error}, "identity": [claim.id, claim.attempts + 1]}
+        settlement = Settlement(
+            claim=claim,
+            verdict=decision.verdict,
+            attempt=attempt_record(outcome, now),
+            due=decision.due,
+            hold_until=decision.hold_until,
+            endpoint_version=endpoint.version if endpoint else 0,
+            gone=({} if quiet else gone) if decision.gone else None,
+            exhausted=exhausted if decision.verdict is Verdict.EXHAUSTED and not quiet else None,
+        )
+        log.info(
+            "attempted", delivery=claim.id, endpoint=claim.endpoint, event=claim.event, type=claim.type, runId=claim.run,
+            status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
+        )  # fmt: skip
+        self._finish(settlement)
+
+    def _finish(self, settlement: Settlement) -> None:
+        self._outcomes.append(settlement)
+        self._something.set()
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        claim = self._sending.pop(task)
+        if task.cancelled():
+            self._finish(released(claim))
+        elif error := task.exception():
+            # A mistake of ours, not the receiver's: the lease is left to run out, which also slows the repetition down.
+            log.error("an attempt broke", delivery=claim.id, endpoint=claim.endpoint, exc_info=error)
+            self._unsettled -= 1
+            self._freed.set()
+
+    async def _settle_forever(self) -> None:
+        pause = Pause()
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while self._outcomes:
+                batch = self._outcomes[:PER_SETTLE]
+                try:
+                    await self._mailbox.settle(batch, self._clock())
+                except STORE_ERRORS as error:
+                    log.warning("outcomes wait for the store", waiting=len(self._outcomes), error=str(error))
+                    await pause.wait()
+                    continue
+                except Exception:
+                    log.exception("a batch of outcomes broke", deliveries=[one.claim.id for one in batch])
+                pause.reset()
+                del self._outcomes[: len(batch)]
+                if any(one.gone or one.exhausted for one in batch):
+                    self._outbox.nudge()
+                self._unsettled -= len(batch)
+                self._freed.set()
+
+    async def _drain(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=seconds)
+        for task in list(self._sending):
+            task.cancel()
+        # What could not be handed back in time comes back when its lease runs out.
+        grace = max(deadline - time.monotonic(), 1.0)
+        try:
+            async with asyncio.timeout(grace):
+                while self._unsettled > 0:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            log.warning("stopped with outcomes unrecorded", count=self._unsettled)
+
+
+async def _first(waiting: object, stopped: "asyncio.Task[bool]") -> None:
+    """Wait for something, but no longer than until the stop; raises what it raises."""
+    task = asyncio.ensure_future(waiting)  # type: ignore[call-overload]
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,54 @@
+-- Change an endpoint: its definition, its status, or its existence.
+--
+-- KEYS 1 prefix
+-- ARGV 1 now, 2 operation, 3 endpoint, 4…:
+--   save    4 version it had (0: none), 5 definition, 6 created, 7 concurrency, 8 lease (ms), 9 status, 10 reason, 11 token of this change
+--   delete  nothing more
+--   orphan  4 limit: mark pending deliveries of a deleted endpoint as skipped
+-- Returns for save the new version, or -1 if it had another one; for delete 1 or 0; for orphan how many were marked.
+
+local now, operation, endpoint = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local record = key('endpoint', endpoint)
+
+if operation == 'save' then
+  local e = call('HMGET', record, 'v', 'token')
+  local had = e[1] or '0'
+  if e[2] == ARGV[11] then return tonumber(had) end
+  if had ~= ARGV[4] then return -1 end
+  call('HSET', record, 'definition', ARGV[5], 'concurrency', ARGV[7], 'lease', ARGV[8], 'status', ARGV[9], 'reason', ARGV[10], 'token', ARGV[11])
+  -- What the receiver asked for concerned the endpoint as it was.
+  call('HDEL', record, 'heldUntil')
+  call('ZADD', P .. ':endpoints', 'NX', ARGV[6], endpoint)
+  -- One that is declared again after its deletion takes its mailbox back.
+  call('SREM', P .. ':orphans', endpoint)
+  local version = call('HINCRBY', record, 'v', 1)
+  changed(endpoint)
+  reindex(endpoint, now, false)
+  wake()
+  return version
+end
+
+if operation == 'delete' then
+  if call('DEL', record) == 0 then return 0 end
+  call('ZREM', P .. ':endpoints', endpoint)
+  call('ZREM', DUE, endpoint)
+  call('SADD', P .. ':orphans', endpoint)
+  changed(endpoint)
+  return 1
+end
+
+-- orphan: deliveries under way are left to settle, which skips them if they fail.
+if call('EXISTS', record) == 1 then
+  call('SREM', P .. ':orphans', endpoint)
+  return 0
+end
+local limit = tonumber(ARGV[4])
+local pending = call('ZRANGE', key('mailbox', endpoint), 0, limit - 1)
+for _, delivery in ipairs(pending) do skip(delivery, endpoint, 'pending', 'endpoint-deleted', now) end
+local expired = call('ZRANGEBYSCORE', key('leases', endpoint), '-inf', now, 'LIMIT', 0, limit)
+for _, delivery in ipairs(expired) do
+  if call('HGET', key('delivery', delivery), 'status') == 'pending' then skip(delivery, endpoint, 'pending', 'endpoint-deleted', now) end
+  call('ZREM', key('leases', endpoint), delivery)
+end
+if call('ZCARD', key('mailbox', endpoint)) == 0 and call('ZCARD', key('leases', endpoint)) == 0 then call('SREM', P .. ':orphans', endpoint) end
+return #pending + #expired

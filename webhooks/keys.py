@@ -1,0 +1,76 @@
+"""Every Redis key of this package, below the one prefix it is given; `prelude.lua` builds the same ones for the scripts."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    prefix: str
+
+    @property
+    def endpoints(self) -> str:
+        """Sorted set: endpoint ids by creation time (ms)."""
+        return f"{self.prefix}:endpoints"
+
+    @property
+    def version(self) -> str:
+        """Counter: +1 with every change of any endpoint."""
+        return f"{self.prefix}:version"
+
+    @property
+    def changes(self) -> str:
+        """Sorted set: endpoint ids by the version of their last change, the deletion included."""
+        return f"{self.prefix}:changes"
+
+    def endpoint(self, endpoint: str) -> str:
+        """Hash: `definition` (JSON), `status`, `reason`, `concurrency`, `lease` (ms), `heldUntil` (ms), `v` (own version)."""
+        return f"{self.prefix}:endpoint:{endpoint}"
+
+    def event(self, event: str) -> str:
+        """Hash: `body` (as sent), `n` (how many delivery records refer to it; it goes with the last of them)."""
+        return f"{self.prefix}:event:{event}"
+
+    def delivery(self, delivery: str) -> str:
+        """Hash: the delivery record; see `model.Delivery`, and `lease`, `settled` in `prelude.lua`."""
+        return f"{self.prefix}:delivery:{delivery}"
+
+    def attempts(self, delivery: str) -> str:
+        """List: attempt records (JSON), oldest first, the last 50."""
+        return f"{self.prefix}:attempts:{delivery}"
+
+    def deliveries(self, index: str = "all", value: str = "") -> str:
+        """Sorted set: delivery ids by creation time (ms): all, or those of one `endpoint`, or one `status` other than delivered."""
+        return f"{self.prefix}:deliveries:{index}:{value}" if value else f"{self.prefix}:deliveries:{index}"
+
+    @property
+    def finished(self) -> str:
+        """Sorted set: ids of deliveries that are not pending, by when they ended (ms): what retention removes."""
+        return f"{self.prefix}:finished"
+
+    def mailbox(self, endpoint: str) -> str:
+        """Sorted set: pending deliveries of one endpoint by when they are due (ms)."""
+        return f"{self.prefix}:mailbox:{endpoint}"
+
+    def leases(self, endpoint: str) -> str:
+        """Sorted set: deliveries of one endpoint being attempted, by when their lease runs out (ms)."""
+        return f"{self.prefix}:leases:{endpoint}"
+
+    @property
+    def due(self) -> str:
+        """Sorted set: endpoints by when something of theirs can next be claimed (ms); paused, disabled and idle ones are not in it."""
+        return f"{self.prefix}:due"
+
+    @property
+    def wake(self) -> str:
+        """List: at most one marker, taken by the dispatcher that wakes up."""
+        return f"{self.prefix}:wake"
+
+    @property
+    def outbox(self) -> str:
+        """List: events (JSON) of this package that are still to be published."""
+        return f"{self.prefix}:outbox"
+
+    @property
+    def orphans(self) -> str:
+        """Set: deleted endpoints whose pending deliveries are still to be marked skipped."""
+        return f"{self.prefix}:orphans"

@@ -1,0 +1,189 @@
+"""What is stored and passed around: endpoints, deliveries and attempts."""
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from webhooks.units import format_duration, iso
+
+HIDDEN = "(hidden)"
+"""What the API shows instead of a header's value: it may well be a password."""
+DEFAULT_TIMEOUT_MS = 15_000
+DEFAULT_CONCURRENCY = 10
+
+
+Item = TypeVar("Item")
+
+
+class EndpointStatus(StrEnum):
+    ENABLED = "enabled"
+    PAUSED = "paused"
+    """Events still become deliveries, which wait."""
+    DISABLED = "disabled"
+    """The receiver said that it is gone: pending deliveries wait, new events are recorded as skipped."""
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    EXHAUSTED = "exhausted"
+    """Every attempt of the schedule failed."""
+    SKIPPED = "skipped"
+    """Never attempted, or no longer; `reason` says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sealed:
+    """A secret as it is stored."""
+
+    token: str = field(repr=False)
+    """Ciphertext of the `whsec_…`; see `vault.py`."""
+    until: int | None = None
+    """ms since the epoch; from then on it no longer signs. None: the current one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A receiver and how it wants to be served."""
+
+    id: str
+    # A query of it may be a password, so it is not in the repr.
+    url: str = field(repr=False)
+    types: tuple[str, ...]
+    secrets: tuple[Sealed, ...] = field(repr=False)
+    """The current one first, then those that still sign while it rotates."""
+    headers: str | None = field(default=None, repr=False)
+    """Its own headers, sealed JSON: they often are passwords."""
+    header_names: tuple[str, ...] = ()
+    status: EndpointStatus = EndpointStatus.ENABLED
+    reason: str | None = None
+    """Why it is paused or disabled, where that was not a person's decision."""
+    schedule: tuple[int, ...] | None = None
+    """ms before each attempt; None: the default one."""
+    timeout: int = DEFAULT_TIMEOUT_MS
+    """ms for a whole attempt, the answer's body included."""
+    concurrency: int = DEFAULT_CONCURRENCY
+    """How many attempts may be under way at once."""
+    description: str = ""
+    source: str = "api"
+    """`api` or `config`."""
+    removed: bool = False
+    """Of a `config` one: it is no longer in config.yaml."""
+    created: int
+    """ms since the epoch."""
+    version: int = 0
+    """+1 with each change."""
+
+    def document(self) -> dict[str, Any]:
+        """As the API shows it; never with a secret."""
+        return {
+            "id": self.id,
+            "url": self.url,
+            "types": list(self.types),
+            "status": self.status.value,
+            "reason": self.reason,
+            "description": self.description,
+            "schedule": None if self.schedule is None else [format_duration(ms) for ms in self.schedule],
+            "timeout": format_duration(self.timeout),
+            "concurrency": self.concurrency,
+            "headers": dict.fromkeys(self.header_names, HIDDEN),
+            "source": self.source,
+            "createdAt": iso(self.created),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One request to an endpoint, and what came of it."""
+
+    number: int
+    """1 for the first of its delivery; goes on counting after a replay."""
+    at: int
+    """When it began, ms since the epoch."""
+    duration: int | None
+    """ms; None where the sending process died."""
+    status: int | None
+    """Of the HTTP answer; None where there was none."""
+    error: str | None
+    """Why it failed; None for a success."""
+    response: str | None
+    """The first 4 KiB of the answer's body, as text."""
+    address: str | None
+    """The IP address that was dialled."""
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "at": iso(self.at),
+            "durationMs": self.duration,
+            "status": self.status,
+            "error": self.error,
+            "response": self.response,
+            "address": self.address,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """The record of one event for one endpoint."""
+
+    id: str
+    event: str
+    endpoint: str
+    type: str
+    run: str | None
+    status: DeliveryStatus
+    reason: str | None
+    """Why it was skipped."""
+    attempts: int
+    code: int | None
+    """HTTP status of the last attempt."""
+    due: int | None
+    """ms since the epoch; None unless it waits for an attempt."""
+    created: int
+    finished: int | None
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "eventId": self.event,
+            "endpoint": self.endpoint,
+            "type": self.type,
+            "runId": self.run,
+            "status": self.status.value,
+            "reason": self.reason,
+            "attemptCount": self.attempts,
+            "lastStatus": self.code,
+            "nextAttemptAt": None if self.due is None else iso(self.due),
+            "createdAt": iso(self.created),
+            "finishedAt": None if self.finished is None else iso(self.finished),
+        }
+
+    @classmethod
+    def parse(cls, delivery: str, fields: dict[str, str]) -> "Delivery":
+        return cls(
+            id=delivery,
+            event=fields["event"],
+            endpoint=fields["endpoint"],
+            type=fields["type"],
+            run=fields.get("run") or None,
+            status=DeliveryStatus(fields["status"]),
+            reason=fields.get("reason") or None,
+            attempts=int(fields.get("attempts") or 0),
+            code=int(fields["code"]) if fields.get("code") else None,
+            due=int(fields["due"]) if fields.get("due") else None,
+            created=int(fields["created"]),
+            finished=int(fields["finished"]) if fields.get("finished") else None,
+        )
+
+
+def delivery_id(event: str, endpoint: str) -> str:
+    """`dlv_…` of an event for an endpoint: computed, so that an event read twice from the log finds the record it made the first time."""
+    return "dlv_" + hashlib.blake2b(f"{event}\x1f{endpoint}".encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page(Generic[Item]):
+    items: list[Item]
+    next_cursor: str | None

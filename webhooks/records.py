@@ -1,0 +1,49 @@
+"""An endpoint as its hash holds it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from webhooks.model import Endpoint, EndpointStatus, Sealed
+
+
+def definition(endpoint: Endpoint) -> bytes:
+    """What its owner decided, as JSON."""
+    return orjson.dumps(
+        {
+            "url": endpoint.url,
+            "types": endpoint.types,
+            "secrets": [{"token": secret.token, "until": secret.until} for secret in endpoint.secrets],
+            "headers": endpoint.headers,
+            "headerNames": endpoint.header_names,
+            "schedule": endpoint.schedule,
+            "timeout": endpoint.timeout,
+            "description": endpoint.description,
+            "source": endpoint.source,
+            "removed": endpoint.removed,
+            "created": endpoint.created,
+        }
+    )
+
+
+def parse(endpoint: str, fields: Mapping[str, str]) -> Endpoint:
+    stored: dict[str, Any] = orjson.loads(fields["definition"])
+    return Endpoint(
+        id=endpoint,
+        url=stored["url"],
+        types=tuple(stored["types"]),
+        secrets=tuple(Sealed(token=secret["token"], until=secret["until"]) for secret in stored["secrets"]),
+        headers=stored["headers"],
+        header_names=tuple(stored["headerNames"]),
+        status=EndpointStatus(fields["status"]),
+        reason=fields.get("reason") or None,
+        schedule=None if stored["schedule"] is None else tuple(stored["schedule"]),
+        timeout=stored["timeout"],
+        concurrency=int(fields["concurrency"]),
+        description=stored["description"],
+        source=stored["source"],
+        removed=stored["removed"],
+        created=stored["created"],
+        version=int(fields["v"]),
+    )

@@ -1,0 +1,132 @@
+"""The whole of this package behind one object: what an API and a composition root need."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import structlog
+
+from webhooks.attempts import Deliveries
+from webhooks.backoff import DEFAULT_SCHEDULE_MS
+from webhooks.directory import Directory
+from webhooks.dispatcher import Dispatcher
+from webhooks.endpoints import Endpoints
+from webhooks.errors import InvalidInput
+from webhooks.fanout import Fanout
+from webhooks.guard import Guard
+from webhooks.inputs import Declared, check_schedule
+from webhooks.keys import Keys
+from webhooks.mailbox import Mailbox
+from webhooks.matching import matches
+from webhooks.outbox import Outbox
+from webhooks.ports import EventLog, Publish
+from webhooks.replay import Replay
+from webhooks.scripts import Store
+from webhooks.sender import Sender
+from webhooks.stubborn import STORE_ERRORS
+from webhooks.vault import Vault
+
+UPKEEP_SECONDS = 30.0
+RETENTION_MS = 30 * 24 * 3_600_000
+DRAIN_MS = 20_000
+log = structlog.get_logger(__name__)
+
+
+class Webhooks:
+    """Endpoints, deliveries and replay for an API; the two loops for the processes that do the work."""
+
+    def __init__(
+        self,
+        *,
+        redis: Store,
+        prefix: str = "hookline:webhooks",
+        log: EventLog | None = None,
+        publish: Publish | None = None,
+        encryption_keys: Sequence[bytes],
+        allow_networks: Iterable[str] = (),
+        schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
+        retention: int = RETENTION_MS,
+        drain: int = DRAIN_MS,
+        clock: Callable[[], int] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only. Times are in ms:
+        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
+
+        Raises InvalidInput for keys, networks or a schedule that cannot be used.
+        """
+        try:
+            self._schedule = check_schedule(schedule)
+        except ValueError as error:
+            raise InvalidInput(f"webhooks.schedule: {error}") from error
+        self._redis = redis
+        self._clock = clock or now_ms
+        self._keys = Keys(prefix)
+        self._log = log
+        self._drain = drain
+        self.guard = guard or Guard(allow_networks)
+        self.endpoints = Endpoints(redis, self._keys, self.guard, Vault(encryption_keys), self._clock)
+        self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
+        self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
+        self._mailbox = Mailbox(redis, self._keys)
+        self._outbox = Outbox(redis, self._keys, publish)
+        self._dispatcher: Dispatcher | None = None
+
+    @staticmethod
+    def matches(patterns: Iterable[str], type: str) -> bool:
+        """Whether any of the patterns (`job.*`) matches an event's type."""
+        return matches(patterns, type)
+
+    async def declare(self, endpoints: Sequence[Declared]) -> None:
+        """Make the endpoints of config.yaml what it says; see `Endpoints.declare`."""
+        await self.endpoints.declare(endpoints)
+
+    async def run_fanout(self, stop: asyncio.Event) -> None:
+        """Turn events into deliveries until told to stop."""
+        if self._log is None:
+            raise InvalidInput("the fan-out needs the event log")
+        directory = Directory(self._redis, self._keys)
+        await Fanout(self._redis, self._keys, self._log, directory, self._schedule, self._clock).run(stop)
+
+    async def run_dispatcher(self, stop: asyncio.Event) -> None:
+        """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""
+        async with Sender(self.guard) as sender:
+            directory = Directory(self._redis, self._keys)
+            self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock)
+            helpers = [asyncio.create_task(self._outbox.run(stop)), asyncio.create_task(self._upkeep(stop))]
+            try:
+                await self._dispatcher.run(stop, drain=self._drain / 1000)
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def health(self) -> dict[str, Any]:
+        """`lagMs`: how long a delivery that could be sent has been waiting; `lastClaimAgeMs`: null where this process sends none."""
+        if self._dispatcher:
+            health = await self._dispatcher.health()
+            return {"lagMs": health.lag, "lastClaimAgeMs": health.claimed}
+        return {"lagMs": await self._mailbox.longest_waiting(self._clock()), "lastClaimAgeMs": None}
+
+    async def close(self) -> None:
+        """Nothing is left open between the loops' runs; here for the symmetry of composition."""
+
+    async def _upkeep(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                while await self.deliveries.sweep():
+                    pass
+                await self.endpoints.bury()
+            except STORE_ERRORS as error:
+                log.warning("retention waits for the store", error=str(error))
+            except Exception:
+                log.exception("retention broke; trying again")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UPKEEP_SECONDS):
+                    await stop.wait()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
