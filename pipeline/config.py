@@ -24,9 +24,12 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        # pydantic takes true for 1, and `concurrency: true` is a mistake.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, int | None):
+        # pydantic takes true for 1 and `yes` for true: `concurrency: true` is a mistake, and YAML 1.2 has no `yes`.
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted in (int, int | None):
             raise ValueError("should be a number")
+        if wanted is bool and not isinstance(value, bool) and value not in ("true", "false"):
+            raise ValueError("should be true or false (yes, no, on and off are text in YAML 1.2)")
         return value
 
 
@@ -45,10 +48,15 @@ class Redis(Section):
 
     @field_validator("url")
     @classmethod
-    def _scheme(cls, value: SecretStr | None) -> SecretStr | None:
+    def _reachable(cls, value: SecretStr | None) -> SecretStr | None:
         # It may hold a password, so no message repeats it.
-        if value and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+        url = urlsplit(value.get_secret_value()) if value else None
+        if url and url.scheme not in ("redis", "rediss", "unix"):
             raise ValueError("should begin with redis://, rediss:// or unix://")
+        try:
+            _ = url.port if url else None
+        except ValueError:
+            raise ValueError("its port should be a number up to 65535") from None
         return value
 
     prefix: str = Field("hookline", pattern=r"^[A-Za-z0-9._-]{1,64}$")

@@ -68,17 +68,20 @@ def _read_redis(given: Mapping[str, str], found: Environment) -> None:
         return
     if url:
         found.set("redis.url", url, "REDIS_URL")
-        parts = urlsplit(url)
-        try:
-            differs = (host is not None and parts.hostname != host.lower()) or (port is not None and (parts.port or 6379) != int(port))
-        except ValueError:
-            found.faults.append(Fault("REDIS_URL", "its port is not a number from 0 to 65535"))
-            return
-        if differs:
+        if not _same_server(url, host, port):
             found.warnings.append("REDIS_URL names another server than REDIS_HOST and REDIS_PORT do; REDIS_URL is used")
     elif host or port:
         bracketed = f"[{host}]" if host and ":" in host else host
         found.set("redis.url", f"redis://{bracketed or '127.0.0.1'}:{port or 6379}", "REDIS_HOST" if host else "REDIS_PORT")
+
+
+def _same_server(url: str, host: str | None, port: str | None) -> bool:
+    parts = urlsplit(url)
+    try:
+        named = parts.port or 6379
+    except ValueError:
+        return True  # The URL is refused for that, which is enough to say.
+    return (host is None or parts.hostname == host.lower()) and (port is None or named == int(port))
 
 
 def _read_job_options(text: str, found: Environment) -> None:

@@ -291,7 +291,7 @@ class _Transition:
     def _runs(self, id: str, n: int) -> bool:
         """Whether this execution of the step is under way."""
         step = self._steps.get(id)
-        return not self._run.status.terminal and step is not None and step.status == StepStatus.RUNNING and step.n == n
+        return step is not None and step.status == StepStatus.RUNNING and step.n == n
 
     def _scope(self) -> dict[str, Any]:
         run = self._run
