@@ -1,6 +1,5 @@
 """A run as text for the store, and as the API shows it."""
 
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -11,7 +10,8 @@ from pipeline.workflows.model import Run, RunStatus, Step, StepStatus
 
 def encode(run: Run) -> str:
     """JSON of a run's whole state."""
-    return orjson.dumps(asdict(run)).decode()
+    # orjson writes dataclasses and enums itself: `asdict` would copy every result of the run, at each of its transitions.
+    return orjson.dumps(run).decode()
 
 
 def decode(text: str) -> Run:

@@ -24,20 +24,26 @@ def look_up(path: Path, scope: Mapping[str, Any]) -> Any:
     """The value at a path. Raises Absent, naming what is null or missing, and ValueError for a field of a number or text."""
     value: Any = scope
     for depth, part in enumerate(path):
-        here = written(path[:depth])
-        if value is None:
-            raise Absent(f"{here} is null{_ended(path, depth, scope)}")
-        if isinstance(value, Mapping) and isinstance(part, str):
-            if part not in value:
-                raise Absent(f"{here} has no {part!r}{suggestion(part, value) if len(value) <= 200 else ''}")
-            value = value[part]
-        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
-            if part >= len(value):
-                raise Absent(f"{here} has only {len(value)} elements")
-            value = value[part]
-        else:
-            raise ValueError(f"{here} is {kind(value)} and has no {part!r}")
+        reachable = part in value if isinstance(value, dict) and isinstance(part, str) else _holds(value, part)
+        if not reachable:
+            raise _missing(value, part, path, depth, scope)
+        value = value[part]
     return value
+
+
+def _holds(value: Any, part: Accessor) -> bool:
+    return isinstance(value, list) and isinstance(part, int) and part < len(value)
+
+
+def _missing(value: Any, part: Accessor, path: Path, depth: int, scope: Mapping[str, Any]) -> ValueError:
+    here = written(path[:depth])
+    if value is None:
+        return Absent(f"{here} is null{_ended(path, depth, scope)}")
+    if isinstance(value, dict) and isinstance(part, str):
+        return Absent(f"{here} has no {part!r}{suggestion(part, value) if len(value) <= 200 else ''}")
+    if isinstance(value, list) and isinstance(part, int):
+        return Absent(f"{here} has only {len(value)} elements")
+    return ValueError(f"{here} is {kind(value)} and has no {part!r}")
 
 
 def _ended(path: Path, depth: int, scope: Mapping[str, Any]) -> str:
