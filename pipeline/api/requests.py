@@ -134,22 +134,32 @@ def claim_of(request: web.Request, *parts: object) -> Claim | None:
     return Claim(key=services_of(request).keys.idempotency(who, where, quote(key, safe="")), fingerprint=mark)
 
 
-async def once(request: web.Request, body: object, work: Callable[[], Awaitable[Answer]]) -> web.Response:
-    """The answer of `work`, which is done once per `Idempotency-Key`; without that header, each time."""
+async def once(
+    request: web.Request, body: object, work: Callable[[], Awaitable[Answer]], *, complete: Callable[[Answer], Awaitable[Answer]] | None = None
+) -> web.Response:
+    """The answer of `work`, which is done once per `Idempotency-Key`; without that header, each time.
+
+    `complete` adds, first and later times, what must not be kept.
+    """
+    finish = complete or _as_it_is
     claim = claim_of(request, body)
     if claim is None:
-        return respond(await work())
+        return respond(await finish(await work()))
     records = Idempotency(services_of(request).redis)
     held = await records.begin(claim)
     if isinstance(held, Answer):
-        return respond(held, replayed=True)
+        return respond(await finish(held), replayed=True)
     try:
         answer = await work()
     except BaseException:
         await records.abandon(held)
         raise
     await records.finish(held, answer)
-    return respond(answer)
+    return respond(await finish(answer))
+
+
+async def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
 
 def answer_json(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

@@ -1,0 +1,260 @@
+"""Admins create, change and watch endpoints; deliveries are listed, shown with their attempts, and sent again."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from redis.asyncio import Redis
+
+from pipeline.store.log import Event, Group
+from tests.support.api import Api, serving
+from webhooks import Declared, Webhooks
+
+ENDPOINTS = "/api/webhooks/endpoints"
+DELIVERIES = "/api/webhooks/deliveries"
+NEW = {"url": "http://127.0.0.1:9/hooks", "types": ["job.completed", "workflow.*"]}
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture
+async def api(redis: Redis, tmp_path: Path) -> AsyncIterator[Api]:
+    async with serving(redis, tmp_path) as api:
+        yield api
+
+
+async def _create(api: Api, **more: Any) -> dict[str, Any]:
+    reply = await api.call("POST", ENDPOINTS, as_="admin", body=NEW | more)
+    assert reply.status == 201, reply.text
+    return dict(reply.json)
+
+
+# --- endpoints --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_endpoint_is_created_and_its_secret_shown_once(api: Api, redis: Redis) -> None:
+    reply = await api.call("POST", ENDPOINTS, as_="admin", body=NEW)
+    created = reply.json
+    assert reply.status == 201
+    assert reply.headers["Location"] == f"{ENDPOINTS}/{created['id']}"
+    assert created["secret"].startswith("whsec_")
+    assert (created["url"], created["types"], created["status"], created["source"]) == (NEW["url"], NEW["types"], "enabled", "api")
+    shown = (await api.call("GET", reply.headers["Location"], as_="admin")).json
+    assert shown == {name: value for name, value in created.items() if name != "secret"}
+    assert (await api.call("GET", ENDPOINTS, as_="admin")).json == {"items": [shown], "nextCursor": None}
+
+
+async def test_the_same_key_creates_one_endpoint_and_no_secret_lies_in_the_store(api: Api, redis: Redis) -> None:
+    headers = {"Idempotency-Key": "k"}
+    first = await api.call("POST", ENDPOINTS, as_="admin", body=NEW, headers=headers)
+    again = await api.call("POST", ENDPOINTS, as_="admin", body=NEW, headers=headers)
+    assert (again.status, again.json, again.headers["Location"]) == (201, first.json, first.headers["Location"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert len((await api.call("GET", ENDPOINTS, as_="admin")).json["items"]) == 1
+    (record,) = [await redis.get(key) async for key in redis.scan_iter("hookline:idempotency:*")]
+    assert first.json["id"] in record
+    assert first.json["secret"] not in record
+
+
+async def test_a_key_that_is_in_flight_has_to_wait(api: Api, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+    create = type(api.webhooks.endpoints).create
+
+    async def slow(*args: Any) -> Any:
+        entered.set()
+        await leave.wait()
+        return await create(*args)
+
+    monkeypatch.setattr(type(api.webhooks.endpoints), "create", slow)
+    headers = {"Idempotency-Key": "k"}
+    first = asyncio.create_task(api.call("POST", ENDPOINTS, as_="admin", body=NEW, headers=headers))
+    await entered.wait()
+    second = await api.call("POST", ENDPOINTS, as_="admin", body=NEW, headers=headers)
+    assert second.json == {
+        "type": "urn:hookline:problem:in-flight",
+        "title": "The same request is being answered",
+        "status": 409,
+        "detail": "a request with this Idempotency-Key is still being answered",
+        "instance": "urn:hookline:request:req-1",
+    }
+    assert second.headers["Retry-After"] == "1"
+    leave.set()
+    assert (await first).status == 201
+
+
+async def test_an_endpoint_is_changed_paused_enabled_rotated_and_deleted(api: Api) -> None:
+    created = await _create(api, secret=SECRET)
+    assert created["secret"] == SECRET
+    path = f"{ENDPOINTS}/{created['id']}"
+    changed = (await api.call("PATCH", path, as_="admin", body={"types": ["a.b"], "timeout": "5s", "schedule": ["0s", "1m"]})).json
+    assert (changed["types"], changed["timeout"], changed["schedule"], changed["url"]) == (["a.b"], "5s", ["0s", "60s"], NEW["url"]) or changed[
+        "schedule"
+    ] == ["0s", "1m"]
+    assert (await api.call("POST", f"{path}/pause", as_="admin")).json["status"] == "paused"
+    assert (await api.call("POST", f"{path}/enable", as_="admin")).json["status"] == "enabled"
+    rotated = await api.call("POST", f"{path}/rotate-secret", as_="admin")
+    assert rotated.status == 200
+    assert rotated.json["secret"] not in (SECRET, None)
+    assert (await api.call("DELETE", path, as_="admin")).status == 204
+    reply = await api.call("GET", path, as_="admin")
+    assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
+
+
+async def test_a_refused_address_says_why(redis: Redis, tmp_path: Path) -> None:
+    async with serving(redis, tmp_path) as api:
+        for url in ("http://169.254.169.254/latest", "http://10.0.0.1/", "ftp://example.com/", "http://user:pass@127.0.0.1/"):
+            reply = await api.call("POST", ENDPOINTS, as_="admin", body=NEW | {"url": url})
+            assert reply.status == 422, url
+            assert reply.headers["Content-Type"] == "application/problem+json"
+            assert reply.json["type"] in ("urn:hookline:problem:refused-address", "urn:hookline:problem:invalid-input")
+        assert (await api.call("GET", ENDPOINTS, as_="admin")).json["items"] == []
+        reply = await api.call("POST", ENDPOINTS, as_="admin", body=NEW | {"url": "http://10.0.0.1/"})
+        message = reply.json["detail"]
+        assert "10.0.0.1" in message
+        expected = {
+            "type": "urn:hookline:problem:refused-address",
+            "title": "The address may not be dialled",
+            "status": 422,
+            "detail": message,
+            "instance": "urn:hookline:request:req-1",
+            "errors": [{"path": "url", "message": message}],
+        }
+        assert reply.json == expected | ({"hint": reply.json["hint"]} if "hint" in reply.json else {})
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"types": ["a..b"]}, "types"),
+        ({"types": []}, "types"),
+        ({"concurrency": "3"}, "concurrency"),
+        ({"tpyes": []}, "tpyes"),
+        ({"timeout": "9"}, "timeout"),
+    ],
+)
+async def test_what_does_not_fit_is_named(api: Api, change: dict[str, Any], path: str) -> None:
+    reply = await api.call("POST", ENDPOINTS, as_="admin", body=NEW | change)
+    assert (reply.status, reply.json["type"]) == (422, "urn:hookline:problem:invalid-input")
+    assert [error["path"].partition(".")[0] for error in reply.json["errors"]] == [path]
+    assert (await api.call("POST", ENDPOINTS, as_="admin", body=[])).status == 422
+
+
+async def test_endpoints_of_the_configuration_are_read_only(api: Api) -> None:
+    await api.webhooks.declare([Declared(id="analysis", url=NEW["url"], types=("*",), secret=SECRET)])
+    path = f"{ENDPOINTS}/analysis"
+    assert (await api.call("GET", path, as_="admin")).json["source"] == "config"
+    for method, suffix, body in (("PATCH", "", {"types": ["a"]}), ("DELETE", "", None), ("POST", "/rotate-secret", None)):
+        reply = await api.call(method, path + suffix, as_="admin", body=body)
+        assert (reply.status, reply.json["type"], reply.json["detail"]) == (
+            409, "urn:hookline:problem:conflict", "analysis is declared in config.yaml",
+        )  # fmt: skip
+    assert (await api.call("POST", f"{path}/pause", as_="admin")).json["status"] == "paused"
+
+
+async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
+    created = await _create(api)
+    calls = [
+        ("GET", ENDPOINTS), ("POST", ENDPOINTS), ("GET", f"{ENDPOINTS}/{created['id']}"), ("PATCH", f"{ENDPOINTS}/{created['id']}"),
+        ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
+        ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
+    ]  # fmt: skip
+    for method, path in calls:
+        for as_, status in (("user", 403), ("service", 403), (None, 401)):
+            assert (await api.call(method, path, as_=as_)).status == status, (method, path, as_)
+
+
+async def test_lists_are_paged(api: Api) -> None:
+    ids = [(await _create(api))["id"] for _ in range(3)]
+    first = (await api.call("GET", f"{ENDPOINTS}?limit=2", as_="admin")).json
+    second = (await api.call("GET", f"{ENDPOINTS}?limit=2&cursor={first['nextCursor']}", as_="admin")).json
+    assert sorted(endpoint["id"] for page in (first, second) for endpoint in page["items"]) == sorted(ids)
+    assert second["nextCursor"] is None
+    assert (await api.call("GET", f"{ENDPOINTS}?cursor=nope", as_="admin")).status == 422
+
+
+# --- deliveries -------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _delivering(api: Api) -> AsyncIterator[tuple[str, "asyncio.Queue[web.Request]"]]:
+    """A receiver's URL and what it was sent, while the loops of the webhooks run."""
+    received: asyncio.Queue[web.Request] = asyncio.Queue()
+
+    async def receive(request: web.Request) -> web.Response:
+        await request.read()
+        received.put_nowait(request)
+        return web.Response(text="thank you")
+
+    app = web.Application()
+    app.router.add_post("/hooks", receive)
+    group = Group(api.services.redis, api.services.log.key, "webhooks", "test")
+    await group.create()
+    working = Webhooks(
+        redis=api.services.redis,
+        prefix=api.services.keys.webhooks,
+        log=group,
+        encryption_keys=[b"k" * 32],
+        allow_networks=("127.0.0.0/8",),
+    )
+    stop = asyncio.Event()
+    async with TestServer(app) as server:
+        loops = [asyncio.create_task(working.run_fanout(stop)), asyncio.create_task(working.run_dispatcher(stop))]
+        yield str(server.make_url("/hooks")), received
+        stop.set()
+        await asyncio.gather(*loops)
+    await working.close()
+
+
+async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: Api) -> None:
+    async with _delivering(api) as (url, received):
+        endpoint = await _create(api, url=url, types=["a.*"])
+        await api.services.log.append([Event(id="evt_1", type="a.b", timestamp=1700000000000, data={"runId": "run_1"})])
+        first = await asyncio.wait_for(received.get(), 10)
+        (delivery,) = (await api.call("GET", f"{DELIVERIES}?endpoint={endpoint['id']}&type=a.*&since=2020-01-01T00:00:00Z", as_="admin")).json[
+            "items"
+        ]
+        assert (delivery["eventId"], delivery["endpoint"], delivery["type"], delivery["runId"]) == ("evt_1", endpoint["id"], "a.b", "run_1")
+        for query in ("endpoint=other", "type=b.*", "since=2999-01-01T00:00:00.000Z", "status=exhausted"):
+            assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).json["items"] == [], query
+        assert (await api.call("GET", f"{DELIVERIES}?since=2999-01-01", as_="admin")).status == 422
+
+        shown = await _delivered(api, delivery["id"])
+        assert shown["attemptCount"] == 1
+        (attempt,) = shown["attempts"]
+        assert (attempt["number"], attempt["status"], attempt["response"], attempt["address"]) == (1, 200, "thank you", "127.0.0.1")
+
+        headers = {"Idempotency-Key": "k"}
+        replayed = await api.call("POST", f"{DELIVERIES}/{delivery['id']}/replay", as_="admin", headers=headers)
+        assert (replayed.status, replayed.json["id"]) == (202, delivery["id"])
+        again = await asyncio.wait_for(received.get(), 10)
+        assert again.headers["webhook-id"] == first.headers["webhook-id"] == "evt_1"
+        assert (await api.call("POST", f"{DELIVERIES}/{delivery['id']}/replay", as_="admin", headers=headers)).text == replayed.text
+        assert (await _delivered(api, delivery["id"]))["attemptCount"] == 2
+        assert received.empty()
+    for path, method in ((f"{DELIVERIES}/nope", "GET"), (f"{DELIVERIES}/nope/replay", "POST")):
+        reply = await api.call(method, path, as_="admin")
+        assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
+
+
+async def _delivered(api: Api, delivery: str) -> dict[str, Any]:
+    """The delivery once its outcome is recorded, which is a moment after the receiver has it."""
+    async with asyncio.timeout(10):
+        while True:
+            shown = (await api.call("GET", f"{DELIVERIES}/{delivery}", as_="admin")).json
+            if shown["status"] == "delivered":
+                return dict(shown)
+
+
+async def test_no_secret_is_logged(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    created = await _create(api, secret=SECRET, headers={"x-token": "swordfish"})
+    await api.call("GET", f"{ENDPOINTS}/{created['id']}", as_="admin")
+    logged = capsys.readouterr()
+    assert "request" in logged.out
+    for text in (SECRET, "swordfish", api.token("root", "admin").rpartition(".")[2]):
+        assert text not in logged.out + logged.err
+    assert "swordfish" not in json.dumps(created)
