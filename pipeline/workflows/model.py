@@ -46,6 +46,7 @@ class Step:
     n: int = 0
     """How often it was dispatched: 0 never, +1 for each manual retry (or redispatch of a lost job)."""
     job_id: str | None = None
+    """Empty for the first job of a run that a queue trigger started: the start script writes its id beside the state."""
     attempts: int = 0
     result: Any = None
     error: str | None = None
@@ -53,6 +54,7 @@ class Step:
     reason: str | None = None
     """Why it was skipped, blocked or cancelled."""
     started_at: int | None = None
+    """When its job was added; once that ended, when its last attempt began."""
     finished_at: int | None = None
 
 
@@ -99,8 +101,10 @@ class Timer:
     """When a step's or (with no step) the run's time is up."""
 
     due: int
+    """ms since the epoch; 0 in `timers_over`, where only step and n count."""
     step: str = ""
     n: int = 0
+    """The step's n, or the run's generation: a timer from before a retry must not end what began after it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
