@@ -144,7 +144,11 @@ class Guard:
                 # getaddrinfo, because it also reads what only looks like a name: 127.1, 2130706433, 017700000001.
                 found = await loop.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, TimeoutError):
-            return []
+            found = []
+        name = parsed.host.rstrip(".").lower()
+        if not found and (name == "localhost" or name.endswith(".localhost")):
+            # Not every resolver knows these, and every one that does means loopback (RFC 6761).
+            self._require(["127.0.0.1"])
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         self._require(addresses)
         return addresses

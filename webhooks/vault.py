@@ -43,7 +43,7 @@ class Vault:
                 hint="add the former key behind the present one to HOOKLINE_ENCRYPTION_KEYS",
             )
         try:
-            sealed = base64.urlsafe_b64decode(encoded)
+            sealed = base64.b64decode(encoded, altchars=b"-_", validate=True)
             return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], owner.encode()).decode()
         except (InvalidTag, ValueError) as error:
             raise MissingKey(f"the secrets of endpoint {owner} are damaged: rotate its secret") from error

@@ -1,0 +1,163 @@
+"""The guard: every address and URL of the vectors is judged as they say, on the sender's own way to the socket."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webhooks.errors import InvalidInput, RefusedAddress
+from webhooks.guard import AddrInfo, Guard, GuardedResolver
+from webhooks.sender import Request, Sender
+from webhooks.signing import generate_secret, key_of
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors/ssrf.json").read_text())
+URLS = [vector for vector in VECTORS["url"] if vector["url"].startswith("http://") and vector["strict"] == "block"]
+
+
+class Recorder:
+    """Stands where sockets are made: notes the address and ends the attempt before a packet leaves."""
+
+    def __init__(self) -> None:
+        self.dialled: list[str] = []
+
+    def __call__(self, info: AddrInfo) -> socket.socket:
+        self.dialled.append(info[4][0])
+        raise OSError("recorded instead of dialled")
+
+
+def request(url: str) -> Request:
+    return Request(url=url, event="evt_1", body=b"{}", keys=[key_of(generate_secret())], headers={}, timeout=5.0, trace="t")
+
+
+def literal(address: str) -> str:
+    return f"http://[{address}]/" if ":" in address else f"http://{address}/"
+
+
+@pytest.mark.parametrize("vector", VECTORS["ip"], ids=lambda vector: vector["address"])
+async def test_addresses(vector: dict[str, Any]) -> None:
+    address, refused = vector["address"], vector["strict"] == "block"
+    recorder = Recorder()
+    guard = Guard(make_socket=recorder)
+    assert bool(guard.refusal(address)) is refused
+    async with Sender(guard) as sender:
+        outcome = await sender.send(request(literal(address)), 0)
+    assert outcome.status is None
+    if refused:
+        assert recorder.dialled == []
+        assert "is refused" in str(outcome.error)
+        with pytest.raises(RefusedAddress):
+            await guard.check_url(literal(address))
+    else:
+        assert len(recorder.dialled) == 1
+        assert await guard.check_url(literal(address))
+
+
+@pytest.mark.parametrize("vector", URLS, ids=lambda vector: vector["note"])
+async def test_urls(vector: dict[str, Any]) -> None:
+    recorder = Recorder()
+    guard = Guard(make_socket=recorder)
+    async with Sender(guard) as sender:
+        outcome = await sender.send(request(vector["url"]), 0)
+    assert recorder.dialled == []
+    assert outcome.status is None
+    assert outcome.error
+    with pytest.raises(RefusedAddress):
+        await guard.check_url(vector["url"])
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "example.com", "/hook", "ftp://example.com/", "file:///etc/passwd", "gopher://x/", "http://", "http:///x", "http://user@example.com/",
+     "http://user:password@example.com/", "http://:password@example.com/", "http://example.com:99999/", "http://example.com:0/",
+     "http://example.com/#part", "http://[::1", "http://1.1.1.1/" + "x" * 2048, "javascript:alert(1)"],
+)  # fmt: skip
+async def test_what_is_no_url_for_a_webhook(url: str) -> None:
+    with pytest.raises(RefusedAddress) as caught:
+        await Guard().check_url(url)
+    assert "password@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["168.63.129.16", "100.100.100.200", "192.0.0.192", "fe80::1%eth0", "::ffff:10.0.0.1", "::ffff:0:10.0.0.1", "4000::1", "::", "not an address"],
+)
+def test_more_that_is_refused(address: str) -> None:
+    assert Guard().refusal(address)
+
+
+def test_the_operator_may_allow_networks() -> None:
+    guard = Guard(["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"])
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "127.0.0.1", "fd12::1", "8.8.8.8"):
+        assert guard.refusal(address) is None
+    for address in ("127.0.0.2", "192.168.0.1", "fe80::1", "::1", "169.254.169.254"):
+        assert guard.refusal(address)
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/40", "10.0.0.1/8", "internal", ""])
+def test_what_is_no_network(network: str) -> None:
+    with pytest.raises(InvalidInput, match="not a network"):
+        Guard([network])
+
+
+class Names(GuardedResolver):
+    """Resolves every name to given addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> Any:
+        return [
+            {
+                "hostname": host,
+                "host": one,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in one else socket.AF_INET,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for one in self.addresses
+        ]
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("addresses", "dials"),
+    [(("8.8.8.8",), True), (("8.8.8.8", "10.0.0.1"), False), (("10.0.0.1", "8.8.8.8"), False), (("2606:4700:4700::1111", "::1"), False)],
+)
+async def test_a_name_with_any_refused_address_is_refused(addresses: tuple[str, ...], dials: bool) -> None:
+    recorder = Recorder()
+    guard = Guard(make_socket=recorder)
+    async with Sender(guard) as sender:
+        assert sender._session
+        assert sender._session.connector
+        sender._session.connector._resolver = GuardedResolver(guard, Names(*addresses))  # type: ignore[attr-defined]
+        outcome = await sender.send(request("http://rebinding.test/"), 0)
+    assert bool(recorder.dialled) is dials
+    assert dials or "is refused" in str(outcome.error)
+
+
+async def test_an_answer_that_passed_the_resolver_is_judged_again_at_the_socket() -> None:
+    recorder = Recorder()
+    guard = Guard(make_socket=recorder)
+    async with Sender(guard) as sender:
+        assert sender._session
+        assert sender._session.connector
+        sender._session.connector._resolver = Names("169.254.169.254", "10.0.0.1")  # type: ignore[attr-defined]
+        outcome = await sender.send(request("http://rebinding.test/"), 0)
+    assert recorder.dialled == []
+    assert "is refused" in str(outcome.error)
+
+
+async def test_a_name_that_does_not_resolve_yet_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert await Guard().check_url("http://nobody.invalid/") == []
+    for name in ("localhost", "LOCALHOST.", "a.localhost"):
+        with pytest.raises(RefusedAddress):
+            await Guard().check_url(f"http://{name}/")
+        assert await Guard(["127.0.0.0/8"]).check_url(f"http://{name}/") == []

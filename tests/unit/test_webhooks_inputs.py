@@ -1,0 +1,95 @@
+"""What may be said about an endpoint."""
+
+from typing import Any
+
+import pytest
+
+from webhooks.errors import InvalidInput
+from webhooks.inputs import Declared, EndpointChanges, NewEndpoint, parse
+from webhooks.signing import generate_secret
+
+URL = {"url": "https://example.com/hook"}
+
+
+def test_the_least_and_the_most() -> None:
+    least = parse(NewEndpoint, URL)
+    assert (least.types, least.timeout, least.concurrency, least.schedule) == (("*",), 15_000, 10, None)
+    most = parse(
+        NewEndpoint,
+        URL
+        | {
+            "types": ["job.*", "job.progress", "job.*"],
+            "schedule": [0, "5s", "1.5h"],
+            "timeout": "30s",
+            "concurrency": 1,
+            "headers": {"Authorization": "Bearer x"},
+            "secret": generate_secret(),
+            "description": "Žluťoučký",
+        },
+    )
+    assert most.types == ("job.*", "job.progress")
+    assert most.schedule == (0, 5_000, 5_400_000)
+    assert most.headers == {"authorization": "Bearer x"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path", "says"),
+    [
+        ({"url": None}, "url", "string"),
+        ({"urls": "x"}, "urls", "there are url, types"),
+        ({"types": []}, "types", "at least 1"),
+        ({"types": ["job*"]}, "types", "whole segments"),
+        ({"types": "job.*"}, "types", "tuple"),
+        ({"schedule": []}, "schedule", "1 to 30"),
+        ({"schedule": [5]}, "schedule.0", "not a duration"),
+        ({"schedule": ["8d"]}, "schedule", "at most 7d"),
+        ({"schedule": ["0s"] * 31}, "schedule", "1 to 30"),
+        ({"timeout": "31s"}, "timeout", "1s to 30s"),
+        ({"timeout": "1ms"}, "timeout", "1s to 30s"),
+        ({"concurrency": 0}, "concurrency", "greater than"),
+        ({"concurrency": True}, "concurrency", "integer"),
+        ({"headers": {"Host": "x"}}, "headers", "set by the sender"),
+        ({"headers": {"webhook-id": "x"}}, "headers", "set by the sender"),
+        ({"headers": {"x": "a\r\nb: c"}}, "headers", "printable"),
+        ({"headers": {"x y": "a"}}, "headers", "name"),
+        ({"headers": {"X": "a", "x": "b"}}, "headers", "case"),
+        ({"headers": {"x": "(hidden)"}}, "headers", "real one"),
+        ({"headers": {f"x{n}": "" for n in range(21)}}, "headers", "at most 20"),
+        ({"secret": "hunter2-is-not-base64!"}, "secret", "openssl"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place_and_never_quoted(wrong: dict[str, Any], path: str, says: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse(NewEndpoint, URL | wrong)
+    (fault,) = caught.value.faults
+    assert fault.path == path
+    assert says in fault.message
+    assert "hunter2" not in repr(caught.value) + str(caught.value.__cause__) + str(caught.value.__context__)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse(NewEndpoint, {"types": ["a..b"], "timeout": "1h"})
+    assert {fault.path for fault in caught.value.faults} == {"url", "types", "timeout"}
+
+
+def test_changes_name_only_what_changes() -> None:
+    assert parse(EndpointChanges, {"schedule": None}).model_fields_set == {"schedule"}
+    for name in ("url", "types", "timeout", "concurrency", "headers", "description"):
+        with pytest.raises(InvalidInput, match="leave it out"):
+            parse(EndpointChanges, {name: None})
+    for name in ("secret", "status", "id", "source"):
+        with pytest.raises(InvalidInput, match="is not known"):
+            parse(EndpointChanges, {name: "x"})
+
+
+def test_what_is_declared_is_checked_and_named() -> None:
+    fine = Declared(id="analysis", url="http://a/", types=("*",), secret=generate_secret(), schedule=(0, 1500), timeout=2_000)
+    assert fine.checked().schedule == (0, 1500)
+    with pytest.raises(InvalidInput, match="the endpoint analysis") as caught:
+        Declared(id="analysis", url="http://a/", types=("*",), secret="password").checked()
+    assert caught.value.faults[0].path == "analysis.secret"
+    assert "password" not in repr(fine) + str(caught.value)
+    for id in ("", "..", "a/b", "a" * 129):
+        with pytest.raises(InvalidInput, match="endpoint's id"):
+            Declared(id=id, url="http://a/", types=("*",), secret=generate_secret()).checked()

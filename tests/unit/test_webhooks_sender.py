@@ -1,0 +1,194 @@
+"""The sender against real receivers, decent and hostile."""
+
+import asyncio
+import gzip
+import socket
+import time
+import zlib
+
+import pytest
+from aiohttp import web
+
+from tests.support.receiver import Answer, raw_server, receiving
+from webhooks.guard import Guard
+from webhooks.receiver import verify
+from webhooks.sender import KEPT, MAX_ANSWER, Outcome, Request, Sender, traceparent
+from webhooks.signing import generate_secret, key_of
+
+LOOPBACK = Guard(["127.0.0.0/8"])
+NOW = 1_700_000_000_123
+SECRET = generate_secret()
+
+
+def request(url: str, *, timeout: float = 5.0, headers: dict[str, str] | None = None, body: bytes = b'{"type":"a","data":{}}') -> Request:
+    return Request(url=url, event="evt_1", body=body, keys=[key_of(SECRET)], headers=headers or {}, timeout=timeout, trace="run_1")
+
+
+async def send(url: str, *, timeout: float = 5.0) -> Outcome:
+    async with Sender(LOOPBACK) as sender:
+        return await sender.send(request(url, timeout=timeout), NOW)
+
+
+async def test_a_delivery_as_subscribers_see_it() -> None:
+    async with receiving(Answer(body=b"thanks")) as receiver, Sender(LOOPBACK) as sender:
+        outcome = await sender.send(request(receiver.url, headers={"authorization": "Bearer x"}), NOW)
+        received = await receiver.next()
+    assert (outcome.status, outcome.error, outcome.response, outcome.address) == (200, None, "thanks", "127.0.0.1")
+    assert outcome.duration >= 0
+    assert received.method == "POST"
+    assert verify(SECRET, received.headers, received.body, NOW / 1000) == {"type": "a", "data": {}}
+    assert received.headers["webhook-id"] == "evt_1"
+    assert received.headers["webhook-timestamp"] == "1700000000"
+    assert received.headers["content-type"] == "application/json"
+    assert received.headers["authorization"] == "Bearer x"
+    assert received.headers["user-agent"].startswith("Hookline")
+    assert received.headers["traceparent"].startswith(traceparent("run_1", b"")[:36])
+    assert "cookie" not in received.headers
+
+
+async def test_cookies_are_not_kept_and_connections_are() -> None:
+    async with receiving(Answer(headers={"set-cookie": "a=1"})) as receiver, Sender(LOOPBACK) as sender:
+        for _ in range(2):
+            outcome = await sender.send(request(receiver.url), NOW)
+            assert outcome.address == "127.0.0.1"
+    first, second = receiver.received
+    assert "cookie" not in second.headers
+    assert first.headers["traceparent"] != second.headers["traceparent"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_failures_and_not_followed(status: int) -> None:
+    async with receiving(Answer(status=status, headers={"location": "/elsewhere"})) as receiver:
+        outcome = await send(receiver.url)
+    assert outcome.status == status
+    assert "redirects are not followed" in str(outcome.error)
+    assert len(receiver.received) == 1
+
+
+async def test_a_redirect_to_metadata_is_not_followed() -> None:
+    async with receiving(Answer(status=302, headers={"location": "http://169.254.169.254/latest/meta-data/"})) as receiver:
+        outcome = await send(receiver.url)
+    assert (outcome.status, outcome.address) == (302, "127.0.0.1")
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 429, 500, 503])
+async def test_errors_are_told(status: int) -> None:
+    async with receiving(Answer(status=status, headers={"retry-after": "7"}, body=b"no")) as receiver:
+        outcome = await send(receiver.url)
+    assert (outcome.status, outcome.error, outcome.response, outcome.retry_after) == (status, f"answered {status}", "no", "7")
+
+
+async def test_the_first_4_kib_are_kept() -> None:
+    async with receiving(Answer(body=b"\xff\0" + b"x" * 20_000)) as receiver:
+        outcome = await send(receiver.url)
+    assert outcome.response
+    assert len(outcome.response) == KEPT
+    assert outcome.response.startswith("\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}x")
+
+
+async def test_an_endless_body_is_cut_off_and_counts_by_its_status() -> None:
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65_536)
+            sent += 65_536
+
+    async with receiving(endless) as receiver:
+        outcome = await send(receiver.url)
+    assert (outcome.status, outcome.error) == (200, None)
+    # What the kernel's buffers hold was sent, too.
+    assert sent < 64 * MAX_ANSWER
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_bomb_is_not_unpacked(encoding: str) -> None:
+    bomb = gzip.compress(bytes(200_000_000), 9) if encoding == "gzip" else zlib.compress(bytes(200_000_000), 9)
+    async with receiving(Answer(headers={"content-encoding": encoding}, body=bomb)) as receiver:
+        outcome = await send(receiver.url)
+    assert outcome.status == 200
+    assert outcome.duration < 1000
+
+
+async def test_compressed_answers_are_read() -> None:
+    async with receiving(Answer(headers={"content-encoding": "gzip"}, body=gzip.compress(b"thanks"))) as receiver:
+        assert (await send(receiver.url)).response == "thanks"
+        receiver.answer(Answer(headers={"content-encoding": "gzip"}, body=b"not gzip"))
+        assert (await send(receiver.url)).response == "not gzip"
+
+
+async def test_who_does_not_answer_is_left_in_time() -> None:
+    async with receiving() as receiver:
+        receiver.answer(receiver.hang)
+        outcome = await send(receiver.url, timeout=0.1)
+    assert (outcome.status, outcome.error) == (None, "no answer within 0.1 s")
+    assert outcome.address == "127.0.0.1"
+
+
+async def test_a_dripping_answer_is_left_in_time_and_is_no_success() -> None:
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.01)
+
+    async with receiving(drip) as receiver:
+        started = time.monotonic()
+        outcome = await send(receiver.url, timeout=0.2)
+    assert time.monotonic() - started < 2
+    assert outcome.status == 200
+    assert outcome.verdict_status is None
+    assert "did not end" in str(outcome.error)
+    assert set(outcome.response or "") == {"x"}
+
+
+async def _raw(answer: bytes, *, timeout: float = 5.0, hold: bool = False) -> Outcome:
+    async def write(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        if hold:
+            await reader.read()
+
+    async with raw_server(write) as url:
+        return await send(url, timeout=timeout)
+
+
+async def test_hostile_answers_are_outcomes() -> None:
+    assert "without an answer" in str((await _raw(b"")).error)
+    assert "not HTTP" in str((await _raw(b"\x16\x03\x01\x00nonsense\r\n\r\n")).error)
+    assert "not HTTP" in str((await _raw(b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(5000)) + b"\r\n", hold=True)).error)
+    assert "not HTTP" in str((await _raw(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", hold=True)).error)
+    assert "not HTTP" in str((await _raw(b"HTTP/1.1 200 " + b"y" * 20_000 + b"\r\n\r\n", hold=True)).error)
+    broken = await _raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort")
+    assert broken.verdict_status is None
+    assert "broke off" in str(broken.error)
+    assert "no answer" in str((await _raw(b"HTTP/1.1 200 OK\r\nx: ", timeout=0.1, hold=True)).error)
+    endless_line = await _raw(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 5_000_000, hold=True)
+    assert "not HTTP" in str(endless_line.error)
+
+
+async def test_nobody_there() -> None:
+    async with receiving() as receiver:
+        url = receiver.url
+    outcome = await send(url)
+    assert outcome.status is None
+    assert "cannot connect to 127.0.0.1:" in str(outcome.error)
+
+
+async def test_tls_that_is_none() -> None:
+    async with receiving() as receiver:
+        outcome = await send(receiver.url.replace("http:", "https:") + "?token=s3cret")
+    assert str(outcome.error).startswith("TLS failed with 127.0.0.1")
+    assert "s3cret" not in str(outcome)
+
+
+async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert (await send("http://nobody.invalid/?token=s3cret")).error == "nobody.invalid does not resolve"
