@@ -125,3 +125,19 @@ async def test_answers_are_as_the_document_says(api: Api, document: dict[str, An
     ]
     for method, path, address, body in calls:
         fits(await api.call(method, address, as_="admin", body=body), path, method.lower())
+
+
+async def test_the_page_on_the_api_has_every_route_with_an_example(document: dict[str, Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    sections = {found[1]: found[2] for found in re.finditer(r"^### `([A-Z]+ \S+)`$(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)}
+    assert set(sections) == {f"{method.upper()} {path}" for path, method, _ in _operations(document)}
+    for name, section in sections.items():
+        assert "curl " in section, name
+
+
+def test_the_jsons_on_the_page_are_json() -> None:
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    blocks = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 10
+    for block in blocks:
+        json.loads(block)
