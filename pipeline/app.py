@@ -1,12 +1,13 @@
 """The composition root: what one process of the service is made of, in which order it starts, and how it ends."""
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
 import socket as sockets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,7 +34,7 @@ from pipeline.store import connection
 from pipeline.store.connection import Store
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.store.keys import Keys
-from pipeline.store.log import Group, Log
+from pipeline.store.log import Event, Group, Log, event_id
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import GROUP as ENGINE_GROUP
@@ -42,10 +43,11 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
-from webhooks import Webhooks
+from webhooks import Declared, WebhookError, Webhooks
 
 Part = Literal["api", "engine", "webhooks", "worker"]
 ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 HAND_BACK_SECONDS = 3.0
 """For jobs that outlived the drain deadline: to be handed back to their queues."""
 BEHIND_MS = 60_000
@@ -180,7 +182,7 @@ class _House:
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
         if "webhooks" in parts:
-            await webhooks.declare(self._declared_endpoints())
+            await self._declare(webhooks)
             tasks += [asyncio.create_task(webhooks.run_fanout(stop)), asyncio.create_task(webhooks.run_dispatcher(stop))]
         if "engine" in parts:
             engine = Engine(self._group(ENGINE_GROUP), transitions)
@@ -214,10 +216,45 @@ class _House:
         return await _serve(create_app(services), self._config, stack)
 
     def _webhooks(self) -> Webhooks:
-        return Webhooks()
+        settings = self._config.webhooks
+        try:
+            return Webhooks(
+                redis=self._redis,
+                prefix=self._keys.webhooks,
+                log=self._group("webhooks"),
+                publish=self._publish,
+                encryption_keys=[base64.b64decode(key.get_secret_value()) for key in self._config.encryption_keys],
+                allow_networks=[*settings.allow_networks, *(LOOPBACK if self._config.dev else ())],
+                schedule=settings.schedule,
+                retention=self._config.retention.deliveries,
+                drain=self._config.server.drain,
+            )
+        except WebhookError as error:
+            raise ConfigError(str(error)) from error
 
-    def _declared_endpoints(self) -> list[Any]:
-        return []
+    async def _publish(self, type: str, data: dict[str, Any], *, identity: Sequence[object]) -> None:
+        await self._log.append([Event(id=event_id(type, *identity), type=type, timestamp=now_ms(), data=data)])
+
+    async def _declare(self, webhooks: Webhooks) -> None:
+        """Make the endpoints of config.yaml what it says now."""
+        try:
+            await webhooks.declare(
+                [
+                    Declared(
+                        id=endpoint.id,
+                        url=endpoint.url,
+                        types=endpoint.types,
+                        secret=endpoint.secret.get_secret_value(),
+                        schedule=endpoint.schedule,
+                        timeout=endpoint.timeout,
+                        concurrency=endpoint.concurrency,
+                        headers=endpoint.headers,
+                    )
+                    for endpoint in self._config.webhooks.endpoints
+                ]
+            )
+        except WebhookError as error:
+            raise ConfigError(f"webhooks.endpoints: {error}") from error
 
     def _group(self, group: str) -> Group:
         return Group(self._redis, self._keys.log, group, self._consumer)
@@ -228,6 +265,8 @@ class _House:
         parts: dict[str, Any] = {group: {"behindMs": age, "ok": age < BEHIND_MS} for group, age in behind.items()}
         warnings = await connection.check(self._redis, owner=self._config.redis.prefix, bull_prefix=self._config.bullmq.prefix)
         parts["store"] = {"ok": True, "warnings": warnings}
+        health = await webhooks.health()
+        parts["deliveries"] = {"behindMs": health["lagMs"], "ok": health["lagMs"] < BEHIND_MS}
         if recovery.held_by:
             parts["log"] = {"ok": True, "heldBy": recovery.held_by}
         return {"ok": all(part["ok"] for part in parts.values()), "parts": parts}

@@ -67,6 +67,8 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
 
     Raises ConfigError that says which part of the path was not found.
     """
+    if path == "external" or path.startswith(("http://", "https://")):
+        raise ConfigError(f"processor {path!r}: push processors and external workers are not supported yet; name a dotted path (package.module:Name)")
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if folder and str(folder) not in sys.path:
         sys.path.append(str(folder))

@@ -108,7 +108,8 @@ class Log:
         for group in await self._groups():
             needed = await self._needed(group)
             if _order(needed) < _order(oldest):
-                oldest, holder = needed, str(group["name"])
+                held = await self._redis.xrange(self.key, min=needed, max=f"({oldest}", count=1)
+                oldest, holder = needed, str(group["name"]) if held else holder
         if await self._redis.xtrim(self.key, minid=oldest, approximate=False):
             # Readers by cursor must learn that they missed something: the stream itself does not remember what it dropped.
             await self._redis.set(self._trimmed_key, _before(oldest))
@@ -158,6 +159,7 @@ class Group:
         self.group = group
         self._consumer = consumer
         self._claimed_at = float("-inf")
+        self._created = False
 
     async def create(self) -> None:
         """Make the group, from the beginning of the log, if it does not exist."""
@@ -166,9 +168,12 @@ class Group:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        self._created = True
 
     async def read(self, *, count: int, block_ms: int) -> list[Event]:
         """The next entries: those a dead consumer left unacknowledged (looked for every second), then new ones."""
+        if not self._created:
+            await self.create()
         if time.monotonic() - self._claimed_at >= 1.0:
             claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
             rows = [row for row in claimed[1] if row[1]]

@@ -27,12 +27,8 @@ class Engine:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; entries that were read are handled to their end."""
         pause = 0.1
-        created = False
         while not stop.is_set():
             try:
-                if not created:
-                    await self._group.create()
-                    created = True
                 await self.handle(await self._group.read(count=BATCH, block_ms=1000))
                 pause = 0.1
             except STORE_ERRORS as error:

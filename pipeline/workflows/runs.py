@@ -78,6 +78,9 @@ class Runs:
         run_id = new_id("run", now)
         trigger_step = definition.trigger_step(trigger) if trigger else None
         decision = machine.start(definition, run_id=run_id, user_id=user_id, input=input, now=now, trigger_step=trigger_step)
+        if trigger_step and not any(job.step == trigger_step for job in decision.dispatches):
+            # The caller asked for a job; a run that fails before it has one would be no answer.
+            raise InvalidInput(f"the job cannot become step {trigger_step!r} of workflow {workflow!r}: {decision.run.steps[trigger_step].error}")
         status = decision.run.status.value
         kept = claim or Claim(key=f"{self._keys.prefix}:once:{uuid.uuid4().hex}", fingerprint="")
         own = Answer(status=202, headers={}, body=orjson.dumps({"runId": run_id, "jobId": JOB}).decode())

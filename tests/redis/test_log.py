@@ -71,6 +71,12 @@ async def test_an_unread_group_holds_everything(redis: Redis) -> None:
     assert len(await log.after("", limit=10)) == 2
 
 
+async def test_a_group_that_holds_nothing_back_is_not_named(redis: Redis) -> None:
+    log = Log(redis, KEY)
+    await Group(redis, KEY, "new", "n").create()
+    assert await log.trim(max_age_ms=HOUR, max_bytes=1 << 30, now=2 * HOUR) is None
+
+
 async def test_a_log_beyond_its_size_is_trimmed(redis: Redis) -> None:
     log = Log(redis, KEY)
     await log.append([event(number) for number in range(5000)])

@@ -33,4 +33,4 @@ def chain() -> dict[str, Any]:
 
 def deliver_to(*endpoints: dict[str, Any]) -> dict[str, Any]:
     """The `webhooks` section: these endpoints, loopback allowed, quick retries."""
-    return {"allow_networks": ["127.0.0.0/8"], "endpoints": list(endpoints), "schedule": ["0s", *["1s"] * 30]}
+    return {"allow_networks": ["127.0.0.0/8"], "endpoints": list(endpoints), "schedule": ["0s", *["1s"] * 29]}
