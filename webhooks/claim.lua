@@ -67,7 +67,7 @@ end
 
 local head = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
 -- This claimer may have no room for more, but another one may.
-if #taken > 0 and head[2] and tonumber(head[2]) <= now then wake() end
+if #taken > 0 and head[2] and tonumber(head[2]) <= now + 1 then wake() end
 
 local claims, bodies, seen = {}, {}, {}
 for _, delivery in ipairs(taken) do

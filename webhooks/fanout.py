@@ -116,5 +116,6 @@ class Fanout:
 
 
 def _pack(part: _Part) -> bytes:
-    packed: bytes = msgpack.packb({"events": part.events, "acks": part.acks})
+    # The reader in the store knows no binary type.
+    packed: bytes = msgpack.packb({"events": part.events, "acks": part.acks}, use_bin_type=False)
     return packed

@@ -118,7 +118,7 @@ class Mailbox:
         """Record outcomes; for each `ok`, `stale` (somebody else holds it by now), `repeated` or `missing` (removed meanwhile)."""
         if not settlements:
             return []
-        packed: bytes = msgpack.packb([settlement.packed() for settlement in settlements])
+        packed: bytes = msgpack.packb([settlement.packed() for settlement in settlements], use_bin_type=False)
         return list(await self._settle([self._keys.prefix], [now, packed]))
 
     async def wait(self, seconds: float) -> None:

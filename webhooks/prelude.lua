@@ -36,9 +36,8 @@ local function reindex(endpoint, now, served)
     if head[2] then
       at = math.max(tonumber(head[2]), tonumber(e[3] or '0'))
       if at <= now then
-        local place = not served and call('ZSCORE', DUE, endpoint)
-        place = place and tonumber(place)
-        if place and place >= at and place <= now then at = place else at = now end
+        local place = tonumber(call('ZSCORE', DUE, endpoint) or '0')
+        if served then at = now + 1 elseif place >= at and place <= now then at = place else at = now end
       end
     end
   end

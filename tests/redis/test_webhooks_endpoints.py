@@ -1,0 +1,219 @@
+"""Endpoints in the store: by API, by config.yaml, under concurrent change."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.support.hooks import T0, Clock, Hooks
+from webhooks import Conflict, Declared, InvalidInput, MissingKey, NotFound, ReadOnly, RefusedAddress
+from webhooks.signing import generate_secret
+
+SECRET = generate_secret()
+HOUR = 3_600_000
+
+
+def declared(id: str = "analysis", **more: object) -> Declared:
+    return Declared(**{"id": id, "url": "http://127.0.0.1:8000/hooks", "types": ("job.*",), "secret": SECRET, **more})  # type: ignore[arg-type]
+
+
+async def everything(redis: Redis) -> str:
+    """All that the store holds, as text."""
+    read = {"hash": redis.hgetall, "zset": lambda key: redis.zrange(key, 0, -1), "list": lambda key: redis.lrange(key, 0, -1), "string": redis.get}
+    return "".join([str(await read[await redis.type(key)](key)) for key in await redis.keys()])
+
+
+async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoints = hooks.webhooks.endpoints
+    made, secret = await endpoints.create({"url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "headers": {"X-Key": "pass-word"}})
+    assert secret.startswith("whsec_")
+    assert made.document() == {
+        "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled", "reason": None, "description": "",
+        "schedule": None, "timeout": "15s", "concurrency": 10, "headers": {"x-key": "(hidden)"}, "source": "api",
+        "createdAt": "2026-01-01T00:00:00.000Z",
+    }  # fmt: skip
+    assert await endpoints.get(made.id) == made
+    assert endpoints.headers_of(made) == {"x-key": "pass-word"}
+    changed = await endpoints.patch(made.id, {"types": ["*"], "schedule": ["0s", "90s"], "headers": {}, "concurrency": 2})
+    assert (changed.types, changed.schedule, changed.concurrency, changed.timeout) == (("*",), (0, 90_000), 2, 15_000)
+    assert changed.document()["schedule"] == ["0s", "90s"]
+    assert endpoints.headers_of(changed) == {}
+    assert (await endpoints.patch(made.id, {"schedule": None})).schedule is None
+    await endpoints.delete(made.id)
+    for call in (endpoints.get, endpoints.delete, endpoints.enable, endpoints.pause, endpoints.rotate_secret):
+        with pytest.raises(NotFound):
+            await call(made.id)
+
+
+async def test_no_secret_is_stored_or_shown_in_the_clear(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    made, secret = await hooks.webhooks.endpoints.create({"url": "http://127.0.0.1:1/?key=s3cret", "headers": {"X-Key": "pass-word"}})
+    assert hooks.webhooks.endpoints.secrets_of(made, T0) == [secret]
+    stored = await everything(redis)
+    assert made.id in stored
+    for text in (secret, secret.removeprefix("whsec_"), "pass-word"):
+        assert text not in stored
+        assert text not in repr(made)
+    assert "s3cret" not in repr(made)
+    with pytest.raises(MissingKey):
+        Hooks(redis, encryption_keys=[b"x" * 32]).webhooks.endpoints.secrets_of(made, T0)
+    later = Hooks(redis, encryption_keys=[b"x" * 32, b"k" * 32])
+    assert later.webhooks.endpoints.secrets_of(made, T0) == [secret]
+
+
+async def test_refused_addresses(redis: Redis) -> None:
+    endpoints = Hooks(redis, allow_networks=[]).webhooks.endpoints
+    with pytest.raises(RefusedAddress, match="loopback"):
+        await endpoints.create({"url": "http://127.0.0.1/"})
+    made, _ = await endpoints.create({"url": "http://1.1.1.1/"})
+    with pytest.raises(RefusedAddress, match="metadata"):
+        await endpoints.patch(made.id, {"url": "http://169.254.169.254/"})
+    assert (await endpoints.get(made.id)).url == "http://1.1.1.1/"
+
+
+async def test_pages(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    made = []
+    for _ in range(5):
+        made.append(await hooks.endpoint())
+        hooks.clock.forward(1)
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await hooks.webhooks.endpoints.list(cursor=cursor, limit=2)
+        assert len(page.items) <= 2
+        seen += [endpoint.id for endpoint in page.items]
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    assert seen == made
+    with pytest.raises(InvalidInput, match="cursor"):
+        await hooks.webhooks.endpoints.list(cursor="nonsense")
+
+
+async def test_rotation_overlaps_for_a_day(redis: Redis) -> None:
+    clock = Clock()
+    endpoints = Hooks(redis, clock).webhooks.endpoints
+    made, first = await endpoints.create({"url": "http://127.0.0.1/"})
+    _, second = await endpoints.rotate_secret(made.id)
+    clock.forward(HOUR)
+    rotated, third = await endpoints.rotate_secret(made.id)
+    assert endpoints.secrets_of(rotated, clock.now) == [third, second, first]
+    assert endpoints.secrets_of(rotated, T0 + 24 * HOUR) == [third, second]
+    assert endpoints.secrets_of(rotated, T0 + 25 * HOUR) == [third]
+    for _ in range(10):
+        rotated, _ = await endpoints.rotate_secret(made.id)
+    assert len(rotated.secrets) == 5
+
+
+async def test_concurrent_changes_are_all_kept(redis: Redis) -> None:
+    endpoints = Hooks(redis).webhooks.endpoints
+    made, _ = await endpoints.create({"url": "http://127.0.0.1/"})
+    await asyncio.gather(
+        endpoints.patch(made.id, {"types": ["a"]}),
+        endpoints.patch(made.id, {"timeout": "7s"}),
+        endpoints.patch(made.id, {"concurrency": 3}),
+        endpoints.patch(made.id, {"description": "d"}),
+        endpoints.pause(made.id),
+    )
+    found = await endpoints.get(made.id)
+    assert (found.types, found.timeout, found.concurrency, found.description, found.status) == (("a",), 7000, 3, "d", "paused")
+    assert found.version == 6
+
+
+async def test_a_repeated_save_is_one_change(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoints = hooks.webhooks.endpoints
+    made = await endpoints.get(await hooks.endpoint())
+    script, calls = endpoints._script, []
+
+    async def twice(keys: list[str], arguments: list[object]) -> object:
+        first = await script(keys, arguments)  # type: ignore[arg-type]
+        calls.append((first, await script(keys, arguments)))  # type: ignore[arg-type]
+        return calls[-1][1]
+
+    endpoints._script = twice  # type: ignore[assignment]
+    await endpoints.patch(made.id, {"types": ["a"]})
+    assert calls == [(2, 2)]
+
+
+async def test_declared_endpoints_are_as_config_says(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoints = hooks.webhooks.endpoints
+    await hooks.webhooks.declare([declared(), declared("other", schedule=(0, 5), timeout=2000, concurrency=1, headers={"X": "y"})])
+    other = await endpoints.get("other")
+    assert (other.source, other.schedule, other.timeout, other.concurrency, endpoints.headers_of(other)) == ("config", (0, 5), 2000, 1, {"x": "y"})
+    assert endpoints.secrets_of(other, T0) == [SECRET]
+    version = await redis.get(hooks.keys.version)
+    await hooks.webhooks.declare([declared(), declared("other", schedule=(0, 5), timeout=2000, concurrency=1, headers={"X": "y"})])
+    assert await redis.get(hooks.keys.version) == version, "the same declaration is no change"
+
+
+async def test_declared_endpoints_are_read_only(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoints = hooks.webhooks.endpoints
+    await hooks.webhooks.declare([declared()])
+    with pytest.raises(ReadOnly):
+        await endpoints.patch("analysis", {"types": ["*"]})
+    with pytest.raises(ReadOnly):
+        await endpoints.delete("analysis")
+    with pytest.raises(ReadOnly):
+        await endpoints.rotate_secret("analysis")
+    assert (await endpoints.pause("analysis")).status == "paused"
+    await hooks.webhooks.declare([declared()])
+    assert (await endpoints.get("analysis")).status == "paused", "a restart does not undo what a person decided"
+    assert (await endpoints.enable("analysis")).status == "enabled"
+
+
+async def test_removed_from_config_is_paused_and_back_again_enabled(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoints = hooks.webhooks.endpoints
+    own = await hooks.endpoint()
+    await hooks.webhooks.declare([declared()])
+    await hooks.webhooks.declare([])
+    removed = await endpoints.get("analysis")
+    assert (removed.status, removed.reason) == ("paused", "it was removed from config.yaml")
+    assert (await endpoints.get(own)).status == "enabled"
+    with pytest.raises(Conflict, match="add it there again"):
+        await endpoints.enable("analysis")
+    await hooks.webhooks.declare([declared()])
+    assert (await endpoints.get("analysis")).status == "enabled"
+    await hooks.webhooks.declare([])
+    await endpoints.delete("analysis")
+    with pytest.raises(NotFound):
+        await endpoints.get("analysis")
+
+
+async def test_a_secret_changed_in_config_overlaps(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.webhooks.declare([declared()])
+    new = generate_secret()
+    await hooks.webhooks.declare([declared(secret=new)])
+    assert hooks.webhooks.endpoints.secrets_of(await hooks.webhooks.endpoints.get("analysis"), T0) == [new, SECRET]
+
+
+async def test_a_wrong_declaration_changes_nothing(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    for wrong in (declared("b", url="http://10.0.0.1/"), declared("b", secret="x"), declared("b", url="ftp://x"), declared("a")):
+        with pytest.raises(InvalidInput, match=r"endpoint b|same id"):
+            await hooks.webhooks.declare([declared("a"), wrong])
+    assert (await hooks.webhooks.endpoints.list()).items == []
+
+
+async def test_the_directory_reads_only_what_changed(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    first, second = await hooks.endpoint(types=["a"]), await hooks.endpoint(types=["b"])
+    await hooks.directory.refresh()
+    assert [one.id for one in hooks.directory.route("a")] == [first]
+    before = hooks.directory.get(second)
+    await hooks.webhooks.endpoints.patch(first, {"types": ["b"]})
+    await hooks.directory.refresh()
+    assert {one.id for one in hooks.directory.route("b")} == {first, second}
+    assert hooks.directory.get(second) is before
+    await hooks.webhooks.endpoints.delete(first)
+    await hooks.directory.refresh()
+    assert [one.id for one in hooks.directory.route("b")] == [second]
+    await redis.flushall()
+    await hooks.directory.refresh()
+    assert hooks.directory.route("b") == []

@@ -1,0 +1,374 @@
+"""Mailboxes: what may be claimed when, leases, and outcomes recorded exactly once."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.support.hooks import Hooks
+from webhooks.backoff import Verdict
+from webhooks.mailbox import LEASE_MS, Batch, Claim, Settlement, lease_for, released
+from webhooks.model import DeliveryStatus
+
+ATTEMPT = {"at": 1, "duration": 2, "status": 200, "error": None, "response": "", "address": "127.0.0.1"}
+
+
+async def claim(hooks: Hooks, limit: int = 100) -> list[Claim]:
+    return (await hooks.mailbox.claim(limit, hooks.clock.now)).claims
+
+
+async def settle(hooks: Hooks, claim: Claim, verdict: Verdict = Verdict.DELIVERED, **more: Any) -> str:
+    settlement = Settlement(claim=claim, verdict=verdict, attempt=ATTEMPT, **more)
+    return (await hooks.mailbox.settle([settlement], hooks.clock.now))[0]
+
+
+async def filled(redis: Redis, deliveries: int, **endpoint: Any) -> tuple[Hooks, str]:
+    hooks = Hooks(redis)
+    made = await hooks.endpoint(**endpoint)
+    for n in range(deliveries):
+        await hooks.event(n=n)
+    await hooks.spread()
+    return hooks, made
+
+
+async def consistent(hooks: Hooks) -> None:
+    """Each pending delivery is in exactly one place, and each other one in none."""
+    for delivery in (await hooks.webhooks.deliveries.list(limit=1000)).items:
+        places = [await hooks.redis.zscore(key(delivery.endpoint), delivery.id) for key in (hooks.keys.mailbox, hooks.keys.leases)]
+        pending = delivery.status is DeliveryStatus.PENDING
+        assert sum(place is not None for place in places) == pending, delivery
+        assert (await hooks.redis.zscore(hooks.keys.finished, delivery.id) is None) is pending
+        assert (delivery.finished is None) is pending
+        for status in ("pending", "exhausted", "skipped"):
+            assert (await hooks.redis.zscore(hooks.keys.deliveries("status", status), delivery.id) is not None) is (delivery.status == status)
+
+
+async def test_a_claim_has_what_a_request_needs(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    assert (one.endpoint, one.type, one.run, one.attempts, one.tried) == (endpoint, "job.completed", None, 0, 0)
+    assert one.body == b'{"type":"job.completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"n":0}}'
+    assert await claim(hooks) == []
+    await consistent(hooks)
+
+
+async def test_concurrency_bounds_what_one_endpoint_has_under_way(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 8, concurrency=3)
+    first = await claim(hooks)
+    assert len(first) == 3
+    full = await hooks.mailbox.claim(100, hooks.clock.now)
+    assert full.claims == []
+    assert full.next_due == hooks.clock.now + LEASE_MS, "a full one comes back when its first lease runs out"
+    await settle(hooks, first[0])
+    assert len(await claim(hooks)) == 1
+    assert len(await claim(hooks)) == 0
+
+
+async def test_a_full_endpoint_costs_others_nothing(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    hanging, healthy = await hooks.endpoint(concurrency=2), await hooks.endpoint(concurrency=2)
+    for n in range(4):
+        await hooks.event(n=n)
+    await hooks.spread()
+    claims = await claim(hooks)
+    assert Counter(one.endpoint for one in claims) == {hanging: 2, healthy: 2}
+    for one in claims:
+        if one.endpoint == healthy:
+            await settle(hooks, one)
+    assert [one.endpoint for one in await claim(hooks)] == [healthy, healthy]
+
+
+async def test_endpoints_take_turns(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoints = {await hooks.endpoint() for _ in range(3)}
+    for n in range(6):
+        await hooks.event(n=n)
+    await hooks.spread()
+    turns = []
+    for _ in range(6):
+        (one,) = await claim(hooks, 1)
+        turns.append(one.endpoint)
+        hooks.clock.forward(1)
+    assert set(turns[:3]) == set(turns[3:]) == endpoints
+
+
+async def test_the_limit_is_kept(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 5)
+    assert len(await claim(hooks, 2)) == 2
+    assert await redis.llen(hooks.keys.wake) == 1, "another dispatcher may have room for the rest"
+    hooks.clock.forward(1)
+    assert len(await claim(hooks)) == 3
+
+
+async def test_a_repeated_claim_returns_the_same(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 5)
+    script = hooks.mailbox._claim
+    answers = []
+
+    async def twice(keys: list[str], arguments: list[object]) -> object:
+        answers.extend([await script(keys, arguments), await script(keys, arguments)])  # type: ignore[arg-type]
+        return answers[-1]
+
+    hooks.mailbox._claim = twice  # type: ignore[assignment]
+    assert len(await claim(hooks, 2)) == 2
+    assert answers[0][2] == answers[1][2]
+    assert await redis.zcard(hooks.keys.mailbox((await hooks.webhooks.endpoints.list()).items[0].id)) == 3
+
+
+async def test_delivered(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    assert await settle(hooks, one) == "ok"
+    found = await hooks.webhooks.deliveries.get(one.id)
+    assert (found.status, found.attempts, found.code, found.finished, found.due) == ("delivered", 1, 200, hooks.clock.now, None)
+    (attempt,) = await hooks.webhooks.deliveries.attempts(one.id)
+    assert (attempt.number, attempt.status, attempt.address) == (1, 200, "127.0.0.1")
+    assert (await hooks.mailbox.claim(10, hooks.clock.now + 10**9)) == Batch(claims=[], version=1, next_due=None)
+    await consistent(hooks)
+
+
+async def test_retried_when_due_and_not_before(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    due = hooks.clock.now + 1000
+    await settle(hooks, one, Verdict.RETRY, due=due)
+    assert (await hooks.webhooks.deliveries.get(one.id)).due == due
+    hooks.clock.forward(999)
+    early = await hooks.mailbox.claim(10, hooks.clock.now)
+    assert (early.claims, early.next_due) == ([], due)
+    hooks.clock.forward(1)
+    (second,) = await claim(hooks)
+    assert (second.attempts, second.tried, second.token != one.token) == (1, 1, True)
+    await consistent(hooks)
+
+
+async def test_exhausted_and_its_event(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    notice = {"type": "delivery.exhausted", "data": {"delivery": one.id}, "identity": [one.id, 1]}
+    assert await settle(hooks, one, Verdict.EXHAUSTED, exhausted=notice) == "ok"
+    assert await settle(hooks, one, Verdict.EXHAUSTED, exhausted=notice) == "repeated"
+    assert (await hooks.webhooks.deliveries.get(one.id)).status == "exhausted"
+    assert await redis.llen(hooks.keys.outbox) == 1
+    assert await hooks.webhooks._outbox.flush() == 1
+    assert await redis.llen(hooks.keys.outbox) == 0
+    assert [event.type for event in await hooks.log.after("", limit=10)] == ["job.completed", "delivery.exhausted"]
+    await consistent(hooks)
+
+
+async def test_a_repeated_settle_records_once(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 2)
+    first, second = await claim(hooks)
+    batch = [
+        Settlement(claim=first, verdict=Verdict.DELIVERED, attempt=ATTEMPT),
+        Settlement(claim=second, verdict=Verdict.RETRY, attempt=ATTEMPT, due=hooks.clock.now + 5),
+    ]
+    assert await hooks.mailbox.settle(batch, hooks.clock.now) == ["ok", "ok"]
+    assert await hooks.mailbox.settle(batch, hooks.clock.now) == ["repeated", "repeated"]
+    for one in (first, second):
+        assert len(await hooks.webhooks.deliveries.attempts(one.id)) == 1
+    await consistent(hooks)
+
+
+async def test_a_lease_that_ran_out_is_reclaimed_and_does_not_count(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (lost,) = await claim(hooks)
+    hooks.clock.forward(LEASE_MS - 1)
+    waiting = await hooks.mailbox.claim(10, hooks.clock.now)
+    assert (waiting.claims, waiting.next_due) == ([], hooks.clock.now + 1)
+    hooks.clock.forward(1)
+    (again,) = await claim(hooks)
+    assert (again.id, again.attempts, again.tried) == (lost.id, 1, 0)
+    (attempt,) = await hooks.webhooks.deliveries.attempts(lost.id)
+    assert (attempt.number, attempt.status, attempt.duration) == (1, None, None)
+    assert "process died" in str(attempt.error)
+    await consistent(hooks)
+
+
+async def test_a_stale_failure_changes_nothing_but_is_recorded(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (stale,) = await claim(hooks)
+    hooks.clock.forward(LEASE_MS)
+    (current,) = await claim(hooks)
+    assert await settle(hooks, stale, Verdict.EXHAUSTED, exhausted={"type": "x"}) == "stale"
+    assert (await hooks.webhooks.deliveries.get(stale.id)).status == "pending"
+    assert await redis.llen(hooks.keys.outbox) == 0
+    assert len(await hooks.webhooks.deliveries.attempts(stale.id)) == 2
+    await consistent(hooks)
+    assert await settle(hooks, current) == "ok"
+    assert (await hooks.webhooks.deliveries.get(stale.id)).status == "delivered"
+    await consistent(hooks)
+
+
+async def test_a_stale_success_counts(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (stale,) = await claim(hooks)
+    hooks.clock.forward(LEASE_MS)
+    (current,) = await claim(hooks)
+    assert await settle(hooks, stale) == "stale"
+    assert (await hooks.webhooks.deliveries.get(stale.id)).status == "delivered"
+    await consistent(hooks)
+    assert await settle(hooks, current, Verdict.RETRY, due=hooks.clock.now) == "stale"
+    assert (await hooks.webhooks.deliveries.get(stale.id)).status == "delivered"
+    assert await claim(hooks) == []
+    await consistent(hooks)
+
+
+async def test_a_stale_success_takes_a_reclaimed_one_out_of_the_mailbox(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 1)
+    (stale,) = await claim(hooks)
+    hooks.clock.forward(LEASE_MS)
+    await hooks.webhooks.endpoints.pause(endpoint)
+    await hooks.webhooks.endpoints.enable(endpoint)
+    (current,) = await claim(hooks)
+    await hooks.mailbox.settle([released(current)], hooks.clock.now)
+    assert await settle(hooks, stale) == "stale"
+    assert await claim(hooks) == []
+    await consistent(hooks)
+
+
+async def test_handed_back_is_due_at_once_and_no_attempt(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    assert await hooks.mailbox.settle([released(one)], hooks.clock.now) == ["ok"]
+    assert await hooks.mailbox.settle([released(one)], hooks.clock.now) == ["stale"]
+    (again,) = await claim(hooks)
+    assert (again.id, again.attempts) == (one.id, 0)
+
+
+async def test_retry_after_holds_the_whole_endpoint(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 3, concurrency=1)
+    (one,) = await claim(hooks)
+    until = hooks.clock.now + 60_000
+    await settle(hooks, one, Verdict.RETRY, due=until, hold_until=until)
+    held = await hooks.mailbox.claim(10, hooks.clock.now)
+    assert (held.claims, held.next_due) == ([], until)
+    hooks.clock.forward(59_999)
+    assert await claim(hooks) == []
+    hooks.clock.forward(1)
+    assert len(await claim(hooks)) == 1
+
+
+async def test_a_shorter_hold_does_not_shorten_a_longer_one(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 3)
+    first, second, _ = await claim(hooks)
+    for one, seconds in ((first, 60), (second, 5)):
+        until = hooks.clock.now + seconds * 1000
+        await settle(hooks, one, Verdict.RETRY, due=until, hold_until=until)
+    hooks.clock.forward(10_000)
+    assert await claim(hooks) == []
+
+
+async def test_410_disables_and_tells(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 2)
+    one, _ = await claim(hooks)
+    event = {"type": "endpoint.disabled", "data": {"endpoint": endpoint}, "identity": [endpoint]}
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, gone=event, endpoint_version=1)
+    found = await hooks.webhooks.endpoints.get(endpoint)
+    assert (found.status, found.reason) == ("disabled", "the receiver answered 410 Gone")
+    assert await claim(hooks) == []
+    assert await redis.llen(hooks.keys.outbox) == 1
+    await hooks.event(n=9)
+    await hooks.spread()
+    assert Counter((await hooks.statuses()).values()) == {"pending": 2, "skipped": 1}
+    await hooks.webhooks.endpoints.enable(endpoint)
+    assert [again.id for again in await claim(hooks)] == [one.id], "what was pending goes on"
+    await consistent(hooks)
+
+
+async def test_410_of_an_endpoint_that_was_changed_meanwhile_says_nothing_about_it(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    await hooks.webhooks.endpoints.patch(endpoint, {"url": "http://127.0.0.1:10/"})
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, gone={"type": "endpoint.disabled"}, endpoint_version=1)
+    assert (await hooks.webhooks.endpoints.get(endpoint)).status == "enabled"
+
+
+async def test_a_paused_endpoint_is_not_claimed_and_loses_nothing(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 2, concurrency=1)
+    (under_way,) = await claim(hooks)
+    await hooks.webhooks.endpoints.pause(endpoint)
+    assert (await hooks.mailbox.claim(10, hooks.clock.now + 10**8)).claims == []
+    await settle(hooks, under_way)
+    assert await claim(hooks) == []
+    assert await redis.zcard(hooks.keys.due) == 0
+    await hooks.webhooks.endpoints.enable(endpoint)
+    assert len(await claim(hooks)) == 1
+
+
+async def test_deleting_an_endpoint_ends_its_deliveries_as_skipped(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 5, concurrency=2)
+    failing, succeeding = await claim(hooks)
+    await hooks.webhooks.endpoints.delete(endpoint)
+    assert Counter((await hooks.statuses()).values()) == {"skipped": 3, "pending": 2}
+    assert await settle(hooks, failing, Verdict.RETRY, due=hooks.clock.now) == "ok"
+    assert await settle(hooks, succeeding) == "ok"
+    assert Counter((await hooks.statuses()).values()) == {"skipped": 4, "delivered": 1}
+    assert (await hooks.webhooks.deliveries.get(failing.id)).reason == "endpoint-deleted"
+    await hooks.webhooks.endpoints.bury()
+    assert await redis.smembers(hooks.keys.orphans) == set()
+    assert await redis.zcard(hooks.keys.due) == 0
+    await consistent(hooks)
+
+
+async def test_a_lost_lease_of_a_deleted_endpoint_is_buried(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 1)
+    await claim(hooks)
+    await hooks.webhooks.endpoints.delete(endpoint)
+    hooks.clock.forward(LEASE_MS)
+    await hooks.webhooks.endpoints.bury()
+    assert list((await hooks.statuses()).values()) == ["skipped"]
+    assert await redis.smembers(hooks.keys.orphans) == set()
+    await consistent(hooks)
+
+
+async def test_settling_goes_on_in_a_full_store(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 1)
+    (one,) = await claim(hooks)
+    await redis.config_set("maxmemory", "1mb")
+    try:
+        assert await settle(hooks, one) == "ok"
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert (await hooks.webhooks.deliveries.get(one.id)).status == "delivered"
+    await consistent(hooks)
+
+
+async def test_two_dispatchers_never_claim_the_same(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 60, concurrency=50)
+    other = Hooks(redis, hooks.clock)
+    taken = await asyncio.gather(*(one.mailbox.claim(7, hooks.clock.now + n) for n in range(8) for one in (hooks, other)))
+    ids = [one.id for batch in taken for one in batch.claims]
+    assert len(ids) == len(set(ids)) == 50
+
+
+@pytest.mark.parametrize(("timeout", "lease"), [(1_000, 30_000), (15_000, 30_000), (30_000, 45_000)])
+async def test_a_lease_outlasts_the_attempt(redis: Redis, timeout: int, lease: int) -> None:
+    assert lease_for(timeout) == lease
+    hooks, _ = await filled(redis, 1, timeout=f"{timeout}ms")
+    await claim(hooks)
+    assert (await hooks.mailbox.claim(1, hooks.clock.now)).next_due == hooks.clock.now + lease
+
+
+async def test_waiting_ends_when_something_becomes_due(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.endpoint()
+    await redis.delete(hooks.keys.wake)
+    waiting = asyncio.create_task(hooks.mailbox.wait(30))
+    await hooks.event()
+    await hooks.spread()
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_how_long_the_longest_waits(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 3, concurrency=1)
+    hooks.clock.forward(700)
+    assert await hooks.mailbox.longest_waiting(hooks.clock.now) == 700
+    await claim(hooks)
+    hooks.clock.forward(700)
+    assert await hooks.mailbox.longest_waiting(hooks.clock.now) == 0, "a full endpoint does not wait for us"
+    await hooks.webhooks.endpoints.pause(endpoint)
+    assert await hooks.mailbox.longest_waiting(hooks.clock.now + 10**9) == 0
