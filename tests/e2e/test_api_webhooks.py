@@ -92,9 +92,7 @@ async def test_an_endpoint_is_changed_paused_enabled_rotated_and_deleted(api: Ap
     assert created["secret"] == SECRET
     path = f"{ENDPOINTS}/{created['id']}"
     changed = (await api.call("PATCH", path, as_="admin", body={"types": ["a.b"], "timeout": "5s", "schedule": ["0s", "1m"]})).json
-    assert (changed["types"], changed["timeout"], changed["schedule"], changed["url"]) == (["a.b"], "5s", ["0s", "60s"], NEW["url"]) or changed[
-        "schedule"
-    ] == ["0s", "1m"]
+    assert (changed["types"], changed["timeout"], changed["schedule"], changed["url"]) == (["a.b"], "5s", ["0s", "1m"], NEW["url"])
     assert (await api.call("POST", f"{path}/pause", as_="admin")).json["status"] == "paused"
     assert (await api.call("POST", f"{path}/enable", as_="admin")).json["status"] == "enabled"
     rotated = await api.call("POST", f"{path}/rotate-secret", as_="admin")
@@ -181,8 +179,8 @@ async def test_lists_are_paged(api: Api) -> None:
 
 
 @asynccontextmanager
-async def _delivering(api: Api) -> AsyncIterator[tuple[str, "asyncio.Queue[web.Request]"]]:
-    """A receiver's URL and what it was sent, while the loops of the webhooks run."""
+async def _receiver() -> AsyncIterator[tuple[str, "asyncio.Queue[web.Request]"]]:
+    """A receiver's URL and what it was sent."""
     received: asyncio.Queue[web.Request] = asyncio.Queue()
 
     async def receive(request: web.Request) -> web.Response:
@@ -192,6 +190,12 @@ async def _delivering(api: Api) -> AsyncIterator[tuple[str, "asyncio.Queue[web.R
 
     app = web.Application()
     app.router.add_post("/hooks", receive)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/hooks")), received
+
+
+async def _received(api: Api, received: "asyncio.Queue[web.Request]") -> web.Request:
+    """What the receiver is sent once the loops of the webhooks run; their end has its outcome recorded."""
     group = Group(api.services.redis, api.services.log.key, "webhooks", "test")
     await group.create()
     working = Webhooks(
@@ -202,52 +206,47 @@ async def _delivering(api: Api) -> AsyncIterator[tuple[str, "asyncio.Queue[web.R
         allow_networks=("127.0.0.0/8",),
     )
     stop = asyncio.Event()
-    async with TestServer(app) as server:
-        loops = [asyncio.create_task(working.run_fanout(stop)), asyncio.create_task(working.run_dispatcher(stop))]
-        yield str(server.make_url("/hooks")), received
+    loops = [asyncio.create_task(working.run_fanout(stop)), asyncio.create_task(working.run_dispatcher(stop))]
+    try:
+        return await asyncio.wait_for(received.get(), 10)
+    finally:
         stop.set()
         await asyncio.gather(*loops)
-    await working.close()
+        await working.close()
 
 
 async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: Api) -> None:
-    async with _delivering(api) as (url, received):
+    async with _receiver() as (url, received):
         endpoint = await _create(api, url=url, types=["a.*"])
         await api.services.log.append([Event(id="evt_1", type="a.b", timestamp=1700000000000, data={"runId": "run_1"})])
-        first = await asyncio.wait_for(received.get(), 10)
+        first = await _received(api, received)
         (delivery,) = (await api.call("GET", f"{DELIVERIES}?endpoint={endpoint['id']}&type=a.*&since=2020-01-01T00:00:00Z", as_="admin")).json[
             "items"
         ]
         assert (delivery["eventId"], delivery["endpoint"], delivery["type"], delivery["runId"]) == ("evt_1", endpoint["id"], "a.b", "run_1")
+        assert (delivery["status"], delivery["attemptCount"], delivery["lastStatus"]) == ("delivered", 1, 200)
         for query in ("endpoint=other", "type=b.*", "since=2999-01-01T00:00:00.000Z", "status=exhausted"):
             assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).json["items"] == [], query
         assert (await api.call("GET", f"{DELIVERIES}?since=2999-01-01", as_="admin")).status == 422
 
-        shown = await _delivered(api, delivery["id"])
-        assert shown["attemptCount"] == 1
+        path = f"{DELIVERIES}/{delivery['id']}"
+        shown = (await api.call("GET", path, as_="admin")).json
         (attempt,) = shown["attempts"]
+        assert shown == delivery | {"attempts": [attempt]}
         assert (attempt["number"], attempt["status"], attempt["response"], attempt["address"]) == (1, 200, "thank you", "127.0.0.1")
 
         headers = {"Idempotency-Key": "k"}
-        replayed = await api.call("POST", f"{DELIVERIES}/{delivery['id']}/replay", as_="admin", headers=headers)
-        assert (replayed.status, replayed.json["id"]) == (202, delivery["id"])
-        again = await asyncio.wait_for(received.get(), 10)
+        replayed = await api.call("POST", f"{path}/replay", as_="admin", headers=headers)
+        assert (replayed.status, replayed.json["id"], replayed.json["status"]) == (202, delivery["id"], "pending")
+        assert (await api.call("POST", f"{path}/replay", as_="admin", headers=headers)).text == replayed.text
+        assert (await api.call("POST", f"{path}/replay", as_="admin")).status == 409, "it is pending anyway"
+        again = await _received(api, received)
         assert again.headers["webhook-id"] == first.headers["webhook-id"] == "evt_1"
-        assert (await api.call("POST", f"{DELIVERIES}/{delivery['id']}/replay", as_="admin", headers=headers)).text == replayed.text
-        assert (await _delivered(api, delivery["id"]))["attemptCount"] == 2
+        assert (await api.call("GET", path, as_="admin")).json["attemptCount"] == 2
         assert received.empty()
     for path, method in ((f"{DELIVERIES}/nope", "GET"), (f"{DELIVERIES}/nope/replay", "POST")):
         reply = await api.call(method, path, as_="admin")
         assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
-
-
-async def _delivered(api: Api, delivery: str) -> dict[str, Any]:
-    """The delivery once its outcome is recorded, which is a moment after the receiver has it."""
-    async with asyncio.timeout(10):
-        while True:
-            shown = (await api.call("GET", f"{DELIVERIES}/{delivery}", as_="admin")).json
-            if shown["status"] == "delivered":
-                return dict(shown)
 
 
 async def test_no_secret_is_logged(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
