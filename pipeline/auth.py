@@ -76,18 +76,13 @@ def issue(config: Auth, sub: str, role: Role, ttl: int, *, now: int) -> str:
 class Authenticator:
     """Checks an `Authorization` header by the section `auth:` of the configuration.
 
-    Raises ConfigError when that section contradicts itself.
+    Raises ConfigError for an API key that cannot be one.
     """
 
     def __init__(self, config: Auth) -> None:
         self._config = config
         self._secret = config.jwt_secret.get_secret_value() if config.jwt_secret else None
         self._keys = tuple((name, _digest(_api_key(name, key.get_secret_value()))) for name, key in config.api_keys.items())
-        by_jwks = tuple(name for name in config.algorithms if not name.startswith("HS"))
-        if config.jwks_url and not by_jwks:
-            raise ConfigError("auth.jwks_url is set but auth.algorithms names neither RS256 nor ES256: no token could be accepted")
-        if by_jwks and not config.jwks_url:
-            raise ConfigError(f"auth.algorithms has {', '.join(by_jwks)}, which needs auth.jwks_url")
         if self._secret is not None and len(self._secret.encode()) < _SECRET_BYTES:
             _log.warning("auth.jwt_secret is short: whoever sees one token may guess it", bytes=len(self._secret.encode()), advised=_SECRET_BYTES)
         self._jwks = Jwks(config.jwks_url) if config.jwks_url else None
@@ -145,7 +140,7 @@ class Authenticator:
             if self._secret is None:
                 raise jwt.InvalidAlgorithmError(algorithm)
             return self._secret
-        assert self._jwks  # checked at construction
+        assert self._jwks  # the configuration refuses these algorithms without a key set
         return await self._jwks.key(jwt.get_unverified_header(token).get("kid"), algorithm)
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
