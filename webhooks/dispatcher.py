@@ -213,7 +213,7 @@ class Dispatcher:
             exhausted=exhausted if decision.verdict is Verdict.EXHAUSTED and not quiet else None,
         )
         log.info(
-            "attempted", delivery=claim.id, endpoint=claim.endpoint, event=claim.event, type=claim.type, runId=claim.run,
+            "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
             status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
         )  # fmt: skip
         self._finish(settlement)

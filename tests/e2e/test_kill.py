@@ -27,13 +27,13 @@ async def test_kill_9_of_everything_loses_no_run_and_repeats_no_transition(tmp_p
     accepted: dict[str, str] = {}
     async with Subscriber() as subscriber:
         endpoint = subscriber.endpoint("job.completed", "workflow.*")
-        service = Service(tmp_path, {**chain(), "webhooks": deliver_to(endpoint)}, workers=2)
+        service = Service(tmp_path, {**chain(concurrency=2), "webhooks": deliver_to(endpoint)}, workers=2)
         await service.start()
         try:
             for kill in range(KILLS):
                 batch = range(kill * RUNS // KILLS, (kill + 1) * RUNS // KILLS)
                 submitting = asyncio.create_task(submit(service, batch, accepted, ms=dice.randrange(100, 300)))
-                await asyncio.sleep(dice.uniform(0.5, 2.0))  # the random instant is what is tested
+                await asyncio.sleep(dice.uniform(0.3, 2.0))  # the random instant is what is tested
                 await service.kill()
                 await submitting
                 print(f"kill {kill + 1}: {len(accepted)} runs accepted, {under_way(tmp_path, accepted)}")

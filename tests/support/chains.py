@@ -14,10 +14,10 @@ def queue(processor: str = "work", **settings: Any) -> dict[str, Any]:
     }
 
 
-def chain() -> dict[str, Any]:
-    """Three steps, one after the other; each takes the input's `ms` and leaves lines in the ledger."""
+def chain(**settings: Any) -> dict[str, Any]:
+    """Three steps, one after the other; each takes the input's `ms` and leaves lines in the ledger. `settings` go to the queues."""
     return {
-        "queues": {name: queue() for name in ("a", "b", "c")},
+        "queues": {name: queue(**settings) for name in ("a", "b", "c")},
         "workflows": {
             "chain": {
                 "version": 1,
