@@ -116,7 +116,7 @@ def test_who_comes_without_a_token_is_nobody_in_particular() -> None:
 
 
 def test_an_api_key_that_is_none_is_refused_without_repeating_it() -> None:
-    with pytest.raises(ConfigError, match="auth.api_keys.files must begin with `hk_`") as caught:
+    with pytest.raises(ConfigError, match=r"auth\.api_keys\.files must begin with `hk_`") as caught:
         Authenticator(Auth(api_keys={"files": "swordfish"}))
     assert "swordfish" not in str(caught.value)
 
