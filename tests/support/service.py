@@ -19,7 +19,7 @@ JWT_SECRET = "a secret of the tests, long enough for HS256"
 
 
 def token(sub: str = "tester", role: Any = "admin", ttl: int = 3600) -> str:
-    return issue(Auth(jwt_secret=SecretStr(JWT_SECRET)), sub, role, ttl, now=int(time.time()))
+    return issue(Auth(jwt_secret=SecretStr(JWT_SECRET)), sub, role, ttl * 1000, now=int(time.time() * 1000))
 
 
 class Service:

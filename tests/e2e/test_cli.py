@@ -1,0 +1,100 @@
+"""The commands as people type them: what they print, and their exit codes (0 done, 1 failed, 2 usage or configuration)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+import yaml
+
+from tests.support.service import JWT_SECRET, ROOT
+
+SHIPPED = (ROOT / "config.yaml").read_text()
+
+
+def hookline(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOOKLINE_", "REDIS_", "BULLMQ_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        cwd=folder, env=kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_the_shipped_configuration_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(SHIPPED)
+    done = hookline("validate", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "document-upload" in done.stdout
+    assert "process → analyze → notify" in done.stdout
+
+
+def test_each_mistake_is_shown_with_its_place_and_a_suggestion(tmp_path: Path) -> None:
+    wrong = SHIPPED.replace("needs: [process]", "needs: [proces]").replace("queue: notifications", "queue: notification").replace("server:", "sever:")
+    (tmp_path / "config.yaml").write_text(wrong)
+    done = hookline("validate", folder=tmp_path)
+    assert done.returncode == 2
+    lines = wrong.splitlines()
+    for text, hint in (("proces]", "process"), ("queue: notification", "notifications"), ("sever:", "server")):
+        line = next(number for number, found in enumerate(lines, 1) if text in found and not found.lstrip().startswith("#"))
+        (complaint,) = [found for found in done.stderr.splitlines() if f"config.yaml:{line}:" in found]
+        assert f"did you mean '{hint}'" in complaint.replace('"', "'"), complaint
+    assert "Traceback" not in done.stderr
+
+
+def test_a_processor_that_is_not_there_is_found_before_the_service_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"queues": {"mine": {"processors": {"do": "nowhere:Doer"}}}}))
+    for command in (["validate"], ["serve", "--dev", "--port", "0"]):
+        done = hookline(*command, folder=tmp_path)
+        assert done.returncode == 2
+        assert "queues.mine.processors.do: processor 'nowhere:Doer': cannot import 'nowhere'" in done.stderr
+
+
+def test_serve_refuses_to_start_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(SHIPPED)
+    done = hookline("serve", folder=tmp_path)
+    assert done.returncode == 2
+    assert "HOOKLINE_JWT_SECRET" in done.stderr
+    assert "HOOKLINE_ENCRYPTION_KEYS" in done.stderr
+    assert "--dev" in done.stderr
+
+
+def test_token_signs_with_the_services_secret(tmp_path: Path) -> None:
+    done = hookline("token", "--sub", "ann", "--role", "service", "--ttl", "5m", folder=tmp_path, HOOKLINE_JWT_SECRET=JWT_SECRET)
+    claims = jwt.decode(done.stdout.strip(), JWT_SECRET, algorithms=["HS256"])
+    assert (claims["sub"], claims["role"], claims["exp"] - claims["iat"]) == ("ann", "service", 300)
+    refused = hookline("token", "--sub", "ann", "--ttl", "5", folder=tmp_path, HOOKLINE_JWT_SECRET=JWT_SECRET)
+    assert refused.returncode == 2
+    assert "number with a unit" in refused.stderr
+
+
+def test_dev_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
+    first = hookline("token", "--dev", "--sub", "ann", folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    kept = tmp_path / ".hookline" / "dev-secrets.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    secret = json.loads(kept.read_text())["jwtSecret"]
+    assert jwt.decode(first.stdout.strip(), secret, algorithms=["HS256"])["sub"] == "ann"
+    second = hookline("token", "--dev", "--sub", "bob", folder=tmp_path)
+    assert jwt.decode(second.stdout.strip(), secret, algorithms=["HS256"])["sub"] == "bob"
+
+
+def test_schema_is_json_for_editors(tmp_path: Path) -> None:
+    schema = json.loads(hookline("schema", folder=tmp_path).stdout)
+    assert "workflows" in schema["properties"]
+
+
+def test_a_service_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    done = hookline("runs", "list", "--url", "http://127.0.0.1:1", folder=tmp_path)
+    assert done.returncode == 1
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["runs", "--help"], ["token", "--help"]])
+def test_help_teaches(tmp_path: Path, arguments: list[str]) -> None:
+    done = hookline(*arguments, folder=tmp_path)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
