@@ -24,7 +24,7 @@ QUEUES = ("a", "b", "c")
 async def ledger_shows(folder: Path, lines: int) -> None:
     """Wait until so many lines are in the ledger (a file has no signal to wait for)."""
     async with asyncio.timeout(30):
-        while not (folder / "ledger").exists() or (folder / "ledger").read_text().count("\n") < lines:
+        while not (folder / "ledger").exists() or (folder / "ledger").read_text().count("\n") < lines:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from pipeline.store.log import Event, Group, Log, event_id
-from webhooks import Webhooks
+from webhooks import Webhooks, fanout
 from webhooks.directory import Directory
 from webhooks.fanout import Fanout
 from webhooks.keys import Keys
@@ -76,6 +76,8 @@ class Hooks:
     async def running(self) -> AsyncIterator[asyncio.Event]:
         """Both loops, drained at the end."""
         await self.group.create()
+        # Stopping waits for a blocking read to end.
+        fanout.BLOCK_MS = 20
         stop = asyncio.Event()
         tasks = [asyncio.create_task(self.webhooks.run_fanout(stop)), asyncio.create_task(self.webhooks.run_dispatcher(stop))]
         try:

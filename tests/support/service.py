@@ -50,6 +50,7 @@ class Service:
             "HOOKLINE_JWT_SECRET": JWT_SECRET,
             "HOOKLINE_DATA_DIR": str(self.folder / "data"),
             "HOOKLINE_LOG_FORMAT": "json",
+            "LEDGER": str(self.folder / "ledger"),
             "PYTHONPATH": str(ROOT),
         }
         with self._log.open("ab") as errors:
