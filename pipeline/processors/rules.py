@@ -135,7 +135,7 @@ def _window(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _hidden(text: str) -> str:
     """A piece of the surroundings, its telling words hidden."""
-    return re.sub(r"[\w.@’'/+-]*[^\W_][\w.@’'/+-]*", lambda match: HIDDEN if any(c.isupper() or c.isdigit() for c in match[0]) else match[0], text)
+    return re.sub(r"\w[\w.@’'/+-]*\w|\w", lambda match: HIDDEN if any(c.isupper() or c.isdigit() for c in match[0]) else match[0], text)
 
 
 def _places(text: str, spans: Sequence[Span], rule: Rule) -> list[tuple[int, int]]:

@@ -201,7 +201,10 @@ def load(further: tuple[str, ...] = (), *, folder: Path = Path()) -> Packs:
 
 def _unknown_kinds(pack: Pack, source: Source, known: set[str]) -> list[Fault]:
     return [
-        source.fault(("rules", index), f"unknown kind {kind!r}{suggestion(kind, known)}; or declare it under patterns")
+        source.fault(
+            ("rules", index, "kinds" if rule.kinds else "all_of" if rule.all_of else "missing"),
+            f"unknown kind {kind!r}{suggestion(kind, known)}; or declare it under patterns",
+        )
         for index, rule in enumerate(pack.rules)
         for kind in rule.named
         if kind not in known
