@@ -25,8 +25,6 @@ from tests.unit.test_isolation import Recorder
 PATH = "pipeline.processors.compliance:ComplianceAnalysisProcessor"
 DOCUMENTS = "pipeline.processors.documents:DocumentProcessingProcessor"
 EXPECTED = json.loads((EXAMPLES / "expected.json").read_text())
-# spaCy and its parts at import.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
