@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -150,7 +151,12 @@ class Dispatcher:
             # Deleted since, or its headers cannot be decrypted.
             outcome = Outcome(duration=0, error="the endpoint was deleted, or its secrets cannot be decrypted")
         else:
-            outcome = await self._attempt(claim, endpoint, now)
+            try:
+                outcome = await self._attempt(claim, endpoint, now)
+            except Exception:
+                # A mistake of ours is a failed attempt like any other, so that the schedule slows its repetition down and ends it.
+                log.exception("an attempt broke", delivery=claim.id, endpoint=claim.endpoint)
+                outcome = Outcome(duration=self._clock() - now, error="the sender failed; its log says why")
         self._record(claim, endpoint, outcome, now)
 
     async def _attempt(self, claim: Claim, endpoint: Endpoint, now: int) -> Outcome:
@@ -191,17 +197,7 @@ class Dispatcher:
             random=random.random(),
         )
         quiet = claim.type.startswith(OWN)
-        about = {
-            "endpoint": claim.endpoint,
-            "delivery": claim.id,
-            "eventId": claim.event,
-            "eventType": claim.type,
-            "runId": claim.run,
-            "status": outcome.status,
-            "attempts": claim.attempts + 1,
-        }
-        gone = {"type": "endpoint.disabled", "data": {**about, "reason": "gone"}, "identity": [claim.endpoint, claim.id, claim.attempts + 1]}
-        exhausted = {"type": "delivery.exhausted", "data": {**about, "error": outcome.error}, "identity": [claim.id, claim.attempts + 1]}
+        exhausted = decision.verdict is Verdict.EXHAUSTED and not quiet
         settlement = Settlement(
             claim=claim,
             verdict=decision.verdict,
@@ -209,10 +205,11 @@ class Dispatcher:
             due=decision.due,
             hold_until=decision.hold_until,
             endpoint_version=endpoint.version if endpoint else 0,
-            gone=({} if quiet else gone) if decision.gone else None,
-            exhausted=exhausted if decision.verdict is Verdict.EXHAUSTED and not quiet else None,
+            gone=({} if quiet else _gone(claim, outcome)) if decision.gone else None,
+            exhausted=_exhausted(claim, outcome) if exhausted else None,
         )
-        log.info(
+        # The record says as much of a success.
+        (log.debug if decision.verdict is Verdict.DELIVERED else log.info)(
             "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
             status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
         )  # fmt: skip
@@ -227,8 +224,8 @@ class Dispatcher:
         if task.cancelled():
             self._finish(released(claim))
         elif error := task.exception():
-            # A mistake of ours, not the receiver's: the lease is left to run out, which also slows the repetition down.
-            log.error("an attempt broke", delivery=claim.id, endpoint=claim.endpoint, exc_info=error)
+            # Its outcome could not even be made: the lease is left to run out.
+            log.error("an outcome broke", delivery=claim.id, endpoint=claim.endpoint, exc_info=error)
             self._unsettled -= 1
             self._freed.set()
 
@@ -246,13 +243,22 @@ class Dispatcher:
                     await pause.wait()
                     continue
                 except Exception:
-                    log.exception("a batch of outcomes broke", deliveries=[one.claim.id for one in batch])
+                    log.exception("a batch of outcomes broke; going on one by one")
+                    await self._settle_each(batch)
                 pause.reset()
                 del self._outcomes[: len(batch)]
                 if any(one.gone or one.exhausted for one in batch):
                     self._outbox.nudge()
                 self._unsettled -= len(batch)
                 self._freed.set()
+
+    async def _settle_each(self, batch: Sequence[Settlement]) -> None:
+        """Leave out only what cannot be recorded: its lease runs out."""
+        for one in batch:
+            try:
+                await self._mailbox.settle([one], self._clock())
+            except Exception:
+                log.exception("an outcome cannot be recorded", delivery=one.claim.id, endpoint=one.claim.endpoint)
 
     async def _drain(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -269,6 +275,28 @@ class Dispatcher:
                     await self._freed.wait()
         except TimeoutError:
             log.warning("stopped with outcomes unrecorded", count=self._unsettled)
+
+
+def _about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "endpoint": claim.endpoint,
+        "delivery": claim.id,
+        "eventId": claim.event,
+        "eventType": claim.type,
+        "runId": claim.run,
+        "status": outcome.status,
+        "attempts": claim.attempts + 1,
+    }
+
+
+def _gone(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    data = _about(claim, outcome) | {"reason": "gone"}
+    return {"type": "endpoint.disabled", "data": data, "identity": [claim.endpoint, claim.id, claim.attempts + 1]}
+
+
+def _exhausted(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    data = _about(claim, outcome) | {"error": outcome.error}
+    return {"type": "delivery.exhausted", "data": data, "identity": [claim.id, claim.attempts + 1]}
 
 
 async def _first(waiting: object, stopped: "asyncio.Task[bool]") -> None:

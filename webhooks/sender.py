@@ -7,7 +7,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import aiohttp
@@ -32,13 +32,14 @@ _DECODERS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflat
 class Request:
     """What is sent where."""
 
-    url: str
+    # Neither a key nor a header, nor a query that may be a password, goes into a repr.
+    url: str = field(repr=False)
     event: str
     """Its id, and so the message's: the same on every attempt."""
     body: bytes
-    keys: Sequence[bytes]
+    keys: Sequence[bytes] = field(repr=False)
     """HMAC keys; several while a secret rotates."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     timeout: float
     """Seconds for all of it."""
     trace: str
@@ -105,7 +106,8 @@ class Sender:
         return Outcome(
             duration=round((time.perf_counter() - started) * 1000),
             status=answer.status,
-            error=dial.refused if error and dial.refused else error,
+            # What a receiver wrote may have bytes that are no text, and would spoil the record.
+            error=(dial.refused or error).encode("utf-8", "replace").decode() if error else None,
             retry_after=answer.retry_after,
             response=answer.text(),
             address=dial.address,

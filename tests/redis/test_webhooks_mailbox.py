@@ -340,6 +340,7 @@ async def test_two_dispatchers_never_claim_the_same(redis: Redis) -> None:
     hooks, _ = await filled(redis, 60, concurrency=50)
     other = Hooks(redis, hooks.clock)
     taken = await asyncio.gather(*(one.mailbox.claim(7, hooks.clock.now + n) for n in range(8) for one in (hooks, other)))
+    taken.append(await hooks.mailbox.claim(100, hooks.clock.now + 100))
     ids = [one.id for batch in taken for one in batch.claims]
     assert len(ids) == len(set(ids)) == 50
 

@@ -6,6 +6,7 @@ import socket
 import time
 import zlib
 
+import orjson
 import pytest
 from aiohttp import web
 
@@ -163,6 +164,9 @@ async def test_hostile_answers_are_outcomes() -> None:
     assert "not HTTP" in str((await _raw(b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(5000)) + b"\r\n", hold=True)).error)
     assert "not HTTP" in str((await _raw(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", hold=True)).error)
     assert "not HTTP" in str((await _raw(b"HTTP/1.1 200 " + b"y" * 20_000 + b"\r\n\r\n", hold=True)).error)
+    no_text = await _raw(b"HTTP/1.1 \xff\xfe \xff\r\n\r\n", hold=True)
+    assert "not HTTP" in str(no_text.error)
+    assert orjson.dumps([no_text.error, no_text.response])
     broken = await _raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort")
     assert broken.verdict_status is None
     assert "broke off" in str(broken.error)

@@ -1,0 +1,334 @@
+"""Both loops at work: events in, verified requests out, whatever receivers, store and processes do."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline.store.connection import connect
+from tests.support.hooks import Clock, Hooks
+from tests.support.receiver import Answer, receiving
+from tests.support.valkey import Valkey
+from webhooks import Webhooks
+from webhooks.dispatcher import Dispatcher
+from webhooks.guard import Guard
+from webhooks.mailbox import LEASE_MS
+from webhooks.model import delivery_id
+from webhooks.receiver import verify
+from webhooks.sender import Sender
+from webhooks.service import now_ms
+
+
+class Real(Clock):
+    """Runs, and can be moved forward besides."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def __call__(self) -> int:
+        return now_ms() + self.ahead
+
+    def forward(self, ms: int) -> None:
+        self.ahead += ms
+
+
+FAST = (0, 1, 1)
+
+
+def hooks_of(redis: Redis, **options: object) -> Hooks:
+    return Hooks(redis, Real(), **({"schedule": FAST} | options))  # type: ignore[arg-type]
+
+
+async def settled(hooks: Hooks, expected: dict[str, str], seconds: float = 10.0) -> None:
+    """Return when the deliveries have these statuses."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = await hooks.statuses()
+            if found == expected:
+                return
+            # The store tells nobody about a record; the next tick is as good a signal as any.
+            await asyncio.sleep(0.005)
+
+
+async def test_an_event_arrives_signed(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        endpoint, secret = await hooks.webhooks.endpoints.create({"url": receiver.url, "types": ["job.*"], "headers": {"X-Own": "1"}})
+        async with hooks.running():
+            event = await hooks.event(runId="run_1")
+            received = await receiver.next()
+            await settled(hooks, {delivery_id(event, endpoint.id): "delivered"})
+            health = await hooks.webhooks.health()
+    assert verify(secret, received.headers, received.body, time.time())["data"] == {"n": 1, "runId": "run_1"}
+    assert (received.id, received.headers["x-own"]) == (event, "1")
+    assert health["lagMs"] == 0
+    assert health["lastClaimAgeMs"] is not None
+
+
+async def test_while_a_secret_rotates_both_verify(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint, first = await hooks.webhooks.endpoints.create({"url": receiver.url})
+        await hooks.event(n=1)
+        one = await receiver.next()
+        _, second = await hooks.webhooks.endpoints.rotate_secret(endpoint.id)
+        await hooks.event(n=2)
+        two = await receiver.next()
+    assert one.headers["webhook-signature"].count("v1,") == 1
+    assert two.headers["webhook-signature"].count("v1,") == 2
+    for secret in (first, second):
+        verify(secret, two.headers, two.body, time.time())
+
+
+async def test_retried_with_the_same_id_until_it_succeeds(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        endpoint = await hooks.endpoint(receiver.url)
+        receiver.answer(Answer(status=500, body=b"oops"), Answer(status=302, headers={"location": "/"}), Answer(status=204))
+        async with hooks.running():
+            event = await hooks.event()
+            await settled(hooks, {delivery_id(event, endpoint): "delivered"})
+    assert [received.id for received in receiver.received] == [event] * 3
+    attempts = await hooks.webhooks.deliveries.attempts(delivery_id(event, endpoint))
+    assert [(attempt.number, attempt.status) for attempt in attempts] == [(1, 500), (2, 302), (3, 204)]
+    assert attempts[0].response == "oops"
+
+
+async def test_exhausted_is_told_to_others_and_not_again(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving(Answer(status=500)) as broken, receiving() as other:
+        broken_id = await hooks.endpoint(broken.url)
+        other_id = await hooks.endpoint(other.url, types=["delivery.*"])
+        async with hooks.running():
+            event = await hooks.event()
+            told = await other.next()
+            await settled(hooks, {delivery_id(event, broken_id): "exhausted", delivery_id(told.id, other_id): "delivered"})
+    assert told.event["type"] == "delivery.exhausted"
+    data = told.event["data"]
+    assert (data["endpoint"], data["delivery"], data["eventId"], data["attempts"], data["status"]) == (
+        broken_id,
+        delivery_id(event, broken_id),
+        event,
+        3,
+        500,
+    )
+    assert len(broken.received) == 3
+
+
+async def test_exhausted_deliveries_of_delivery_events_cause_no_more(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving(Answer(status=500)) as receiver:
+        endpoint = await hooks.endpoint(receiver.url)
+        async with hooks.running():
+            event = await hooks.event("delivery.exhausted", endpoint="another")
+            await settled(hooks, {delivery_id(event, endpoint): "exhausted"})
+    assert await redis.llen(hooks.keys.outbox) == 0
+    assert len(await hooks.log.after("", limit=10)) == 1
+
+
+async def test_410_disables_the_endpoint_and_tells(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving(Answer(status=410)) as gone, receiving() as other:
+        gone_id = await hooks.endpoint(gone.url)
+        await hooks.endpoint(other.url, types=["endpoint.disabled"])
+        async with hooks.running():
+            await hooks.event()
+            told = await other.next()
+    assert (told.event["data"]["endpoint"], told.event["data"]["reason"]) == (gone_id, "gone")
+    assert (await hooks.webhooks.endpoints.get(gone_id)).status == "disabled"
+    assert len(gone.received) == 1
+
+
+async def test_retry_after_is_obeyed_for_the_whole_endpoint(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        endpoint = await hooks.endpoint(receiver.url, concurrency=1)
+        receiver.answer(Answer(status=429, headers={"retry-after": "3600"}))
+        async with hooks.running():
+            first = await hooks.event(n=1)
+            await receiver.next()
+            await settled(hooks, {delivery_id(first, endpoint): "pending"})
+            second = await hooks.event(n=2)
+            await settled(hooks, {delivery_id(first, endpoint): "pending", delivery_id(second, endpoint): "pending"})
+            assert len(receiver.received) == 1
+            hooks.clock.forward(3_600_000)
+            await hooks.mailbox.wake()
+            await settled(hooks, {delivery_id(first, endpoint): "delivered", delivery_id(second, endpoint): "delivered"})
+    assert len(receiver.received) == 3
+
+
+async def test_a_hanging_endpoint_costs_its_own_slots_only(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as slow, receiving() as quick:
+        slow.default = slow.hang
+        await hooks.endpoint(slow.url, concurrency=3)
+        await hooks.endpoint(quick.url, concurrency=3)
+        async with hooks.running():
+            for n in range(30):
+                await hooks.event(n=n)
+            for _ in range(30):
+                await quick.next()
+            assert slow.under_way == slow.most_at_once == 3
+            assert quick.most_at_once <= 3
+            slow.let_go.set()
+            for _ in range(30):
+                await slow.next()
+
+
+async def test_pausing_holds_and_enabling_goes_on(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint = await hooks.endpoint(receiver.url)
+        await hooks.webhooks.endpoints.pause(endpoint)
+        event = await hooks.event()
+        await settled(hooks, {delivery_id(event, endpoint): "pending"})
+        assert receiver.received == []
+        await hooks.webhooks.endpoints.enable(endpoint)
+        await receiver.next()
+
+
+async def test_replayed(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint = await hooks.endpoint(receiver.url)
+        event = await hooks.event()
+        delivery = delivery_id(event, endpoint)
+        await settled(hooks, {delivery: "delivered"})
+        await hooks.webhooks.replay.one(delivery)
+        await settled(hooks, {delivery: "delivered"})
+        assert [received.id for received in receiver.received] == [event, event]
+
+
+async def test_a_refused_address_is_an_attempt_with_a_reason(redis: Redis) -> None:
+    allowing = hooks_of(redis)
+    endpoint = await allowing.endpoint("http://127.0.0.1:9/")
+    hooks = hooks_of(redis, allow_networks=[])
+    async with hooks.running():
+        event = await hooks.event()
+        await settled(hooks, {delivery_id(event, endpoint): "exhausted"})
+    (attempt, *_) = await hooks.webhooks.deliveries.attempts(delivery_id(event, endpoint))
+    assert (attempt.status, attempt.error, attempt.address) == (None, "127.0.0.1 is refused (loopback)", None)
+
+
+async def test_a_lost_encryption_key_is_told_and_loses_no_event(redis: Redis) -> None:
+    before = hooks_of(redis)
+    endpoint = await before.endpoint("http://127.0.0.1:9/", headers={"x": "y"})
+    hooks = hooks_of(redis, encryption_keys=[b"x" * 32])
+    async with hooks.running():
+        event = await hooks.event()
+        await settled(hooks, {delivery_id(event, endpoint): "exhausted"})
+    (attempt, *_) = await hooks.webhooks.deliveries.attempts(delivery_id(event, endpoint))
+    assert "a key that is not configured" in str(attempt.error)
+
+
+# --- stopping and dying ---------------------------------------------------------------------------------------------
+
+
+async def test_stopping_finishes_what_is_under_way(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        receiver.default = receiver.hang
+        endpoint = await hooks.endpoint(receiver.url)
+        async with hooks.running() as stop:
+            event = await hooks.event()
+            await receiver.next()
+            stop.set()
+            receiver.let_go.set()
+        assert await hooks.statuses() == {delivery_id(event, endpoint): "delivered"}
+
+
+async def test_what_is_not_finished_in_time_is_handed_back(redis: Redis) -> None:
+    hooks = hooks_of(redis, drain=50)
+    async with receiving() as receiver:
+        receiver.default = receiver.hang
+        await hooks.endpoint(receiver.url)
+        async with hooks.running():
+            await hooks.event()
+            await receiver.next()
+        assert len((await hooks.mailbox.claim(10, hooks.clock())).claims) == 1, "no lease has to run out"
+
+
+async def test_killed_between_claim_and_settle_it_is_sent_again_after_the_lease(redis: Redis) -> None:
+    hooks, survivor = hooks_of(redis), hooks_of(redis, consumer="d")
+    async with receiving() as receiver:
+        receiver.answer(receiver.hang)
+        endpoint = await hooks.endpoint(receiver.url)
+        event = await hooks.event()
+        await hooks.spread()
+        async with Sender(Guard(["127.0.0.0/8"])) as sender:
+            dispatcher = Dispatcher(hooks.mailbox, hooks.directory, hooks.webhooks.endpoints, sender, hooks.webhooks._outbox, FAST, hooks.clock)
+            await dispatcher._claim(10)
+            await receiver.next()
+            for task in dispatcher._sending:
+                # As by kill -9: nothing of it is settled.
+                task.remove_done_callback(dispatcher._sent)
+                task.cancel()
+        async with survivor.running():
+            survivor.clock.forward(LEASE_MS)
+            await survivor.mailbox.wake()
+            await receiver.next()
+            await settled(survivor, {delivery_id(event, endpoint): "delivered"})
+    attempts = await hooks.webhooks.deliveries.attempts(delivery_id(event, endpoint))
+    assert [(attempt.number, attempt.status) for attempt in attempts] == [(1, None), (2, 200)]
+
+
+async def test_the_store_goes_away_and_comes_back(tmp_path: Path) -> None:
+    with Valkey(tmp_path, appendfsync="always") as valkey:
+        redis = connect(valkey.socket_url)
+        hooks = hooks_of(redis)
+        async with receiving() as receiver:
+            receiver.answer(receiver.hang)
+            endpoint = await hooks.endpoint(receiver.url)
+            async with hooks.running():
+                first = await hooks.event(n=1)
+                await receiver.next()
+                valkey.kill()
+                receiver.let_go.set()
+                await asyncio.to_thread(valkey.start)
+                second = await hooks.event(n=2)
+                await settled(hooks, {delivery_id(first, endpoint): "delivered", delivery_id(second, endpoint): "delivered"}, seconds=30)
+        assert [received.id for received in receiver.received].count(first) == 1, "its outcome was kept until the store was back"
+        await redis.aclose()
+
+
+async def test_two_processes_share_the_work(redis: Redis) -> None:
+    first, second = hooks_of(redis), hooks_of(redis, consumer="d")
+    async with receiving() as receiver:
+        endpoint = await first.endpoint(receiver.url, concurrency=20)
+        async with first.running(), second.running():
+            events = {await first.event(n=n) for n in range(100)}
+            await settled(first, {delivery_id(event, endpoint): "delivered" for event in events})
+    assert sorted(received.id for received in receiver.received) == sorted(events)
+
+
+async def test_a_full_process_waits_for_room(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        receiver.default = receiver.hang
+        endpoint = await hooks.endpoint(receiver.url, concurrency=100)
+        events = [await hooks.event(n=n) for n in range(9)]
+        await hooks.spread()
+        async with Sender(Guard(["127.0.0.0/8"])) as sender:
+            dispatcher = Dispatcher(
+                hooks.mailbox, hooks.directory, hooks.webhooks.endpoints, sender, hooks.webhooks._outbox, FAST, hooks.clock, capacity=4
+            )
+            stop = asyncio.Event()
+            running = asyncio.create_task(dispatcher.run(stop, drain=5))
+            for _ in range(4):
+                await receiver.next()
+            assert receiver.most_at_once == 4
+            receiver.let_go.set()
+            await settled(hooks, {delivery_id(event, endpoint): "delivered" for event in events})
+            stop.set()
+            await running
+    assert receiver.most_at_once == 4
+
+
+async def test_an_api_only_process_runs_no_loop(redis: Redis) -> None:
+    webhooks = Webhooks(redis=redis, prefix="t:webhooks", encryption_keys=[b"k" * 32])
+    assert await webhooks.health() == {"lagMs": 0, "lastClaimAgeMs": None}
+    with pytest.raises(Exception, match="needs the event log"):
+        await webhooks.run_fanout(asyncio.Event())
+    assert webhooks.matches(["job.*"], "job.completed")
