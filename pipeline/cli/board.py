@@ -86,7 +86,20 @@ class Board:
             self.console.print(self.table())
 
     def table(self) -> Table:
-        table = Table("document", "process", "analyze", "notify", "run", "webhooks", "time", box=None, pad_edge=False)
+        # Fits into 80 columns.
+        table = Table(
+            "document",
+            "process",
+            "analyze",
+            "notify",
+            "run",
+            "webhooks",
+            "time",
+            box=None,
+            padding=(0, 1, 0, 0),
+            caption="analyze: score (findings) · webhooks: verified/received",
+            caption_justify="left",
+        )
         for row in self.rows.values():
             cells = [self._step(row, step) for step in STEPS]
             verified, received = len(row.received), len(row.received) + row.unverified
@@ -100,5 +113,5 @@ class Board:
             return state(status).append(f" {row.progress[step]} %")
         shown = state(status)
         if step == "analyze" and status == "completed":
-            shown = Text("no text" if row.score is None else f"{row.score}", style="green").append(f" ({row.findings} findings)", style="dim")
+            shown = Text("no text" if row.score is None else f"{row.score}", style="green").append(f" ({row.findings})", style="dim")
         return shown
