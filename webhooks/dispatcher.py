@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -14,9 +13,9 @@ from webhooks.backoff import Verdict, decide
 from webhooks.directory import Directory
 from webhooks.endpoints import Endpoints
 from webhooks.errors import WebhookError
-from webhooks.fanout import OWN
 from webhooks.mailbox import Claim, Mailbox, Settlement, released
 from webhooks.model import Endpoint
+from webhooks.notices import OWN, delivery_exhausted, endpoint_disabled
 from webhooks.outbox import Outbox
 from webhooks.sender import Outcome, Request, Sender
 from webhooks.signing import key_of
@@ -205,8 +204,8 @@ class Dispatcher:
             due=decision.due,
             hold_until=decision.hold_until,
             endpoint_version=endpoint.version if endpoint else 0,
-            gone=({} if quiet else _gone(claim, outcome)) if decision.gone else None,
-            exhausted=_exhausted(claim, outcome) if exhausted else None,
+            gone=({} if quiet else endpoint_disabled(claim, outcome)) if decision.gone else None,
+            exhausted=delivery_exhausted(claim, outcome) if exhausted else None,
         )
         # The record says as much of a success.
         (log.debug if decision.verdict is Verdict.DELIVERED else log.info)(
@@ -275,28 +274,6 @@ class Dispatcher:
                     await self._freed.wait()
         except TimeoutError:
             log.warning("stopped with outcomes unrecorded", count=self._unsettled)
-
-
-def _about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "endpoint": claim.endpoint,
-        "delivery": claim.id,
-        "eventId": claim.event,
-        "eventType": claim.type,
-        "runId": claim.run,
-        "status": outcome.status,
-        "attempts": claim.attempts + 1,
-    }
-
-
-def _gone(claim: Claim, outcome: Outcome) -> dict[str, Any]:
-    data = _about(claim, outcome) | {"reason": "gone"}
-    return {"type": "endpoint.disabled", "data": data, "identity": [claim.endpoint, claim.id, claim.attempts + 1]}
-
-
-def _exhausted(claim: Claim, outcome: Outcome) -> dict[str, Any]:
-    data = _about(claim, outcome) | {"error": outcome.error}
-    return {"type": "delivery.exhausted", "data": data, "identity": [claim.id, claim.attempts + 1]}
 
 
 async def _first(waiting: object, stopped: "asyncio.Task[bool]") -> None:

@@ -14,6 +14,7 @@ from webhooks.backoff import first_delay
 from webhooks.directory import Directory
 from webhooks.keys import Keys
 from webhooks.model import delivery_id
+from webhooks.notices import OWN
 from webhooks.ports import Event, EventLog
 from webhooks.scripts import Script, Store
 from webhooks.stubborn import STORE_ERRORS, Pause
@@ -22,8 +23,6 @@ READ = 100
 PER_SCRIPT = 500
 """Deliveries that one script makes: the store serves nobody else meanwhile."""
 BLOCK_MS = 1000
-OWN = ("delivery.", "endpoint.")
-"""Events about deliveries and endpoints: they never cause further ones, nor go to the endpoint concerned."""
 log = structlog.get_logger(__name__)
 
 
