@@ -90,6 +90,7 @@ def main() -> None:
     send({"ready": True})
     while True:
         request = requests.get()
+        send({"accepted": True})
         # The kernel's own alarm: also ends a child whose worker was killed while a library holds the interpreter lock.
         signal.setitimer(signal.ITIMER_REAL, processor.timeout / 1000 + GRACE_SECONDS)
         outcome = _perform(processor, request, send, log)
