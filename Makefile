@@ -25,7 +25,7 @@ test: .venv/.dev ## What CI runs: every test at CI size
 	$(PYTEST)
 
 soak: .venv/.dev ## The same scenarios at full size; writes benchmarks/results/soak.md
-	HOOKLINE_SOAK=1 $(BIN)/python -m pytest -m soak --timeout 7200
+	HOOKLINE_SOAK=1 $(BIN)/python -m pytest -m soak -s
 
 check: .venv/.dev ## Format, lint, strict types, import arrows, unit tests
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -13,9 +13,10 @@ import pytest
 from pipeline.client import Client
 from pipeline.store import connection
 from pipeline.store.embedded import EmbeddedStore
-from tests.support.chains import STEPS, chain
+from tests.support.chains import STEPS, chain, deliver_to
 from tests.support.runs import ended, submit
 from tests.support.service import Service, token
+from tests.support.subscriber import Subscriber
 
 DRAIN = 10.0
 QUEUES = ("a", "b", "c")
@@ -75,6 +76,29 @@ async def test_processes_of_a_killed_supervisor_drain_and_go_and_so_does_the_sto
     os.kill(service.pid, signal.SIGKILL)
     _, alive = await asyncio.to_thread(psutil.wait_procs, everyone, 30)
     assert alive == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_killed_store_is_started_again_and_everything_goes_on(tmp_path: Path) -> None:
+    async with Subscriber() as subscriber:
+        webhooks = deliver_to(subscriber.endpoint("job.completed", "workflow.*"))
+        service = Service(tmp_path, {**chain(concurrency=2), "webhooks": webhooks}, workers=2)
+        async with service:
+            accepted: dict[str, str] = {}
+            submitting = asyncio.create_task(submit(service, range(60), accepted, ms=100))
+            await ledger_shows(tmp_path, 60)
+            (store,) = [found for found in service.processes() if "valkey-server" in found.name()]
+            store.kill()
+            await submitting
+            await submit(service, range(60), accepted, ms=100)
+            assert len(accepted) == 60
+            async with Client(service.url, token()) as client:
+                assert set(accepted.values()) <= await ended(client, 60)
+                due = {event["id"] for run_id in accepted.values() for event in [found async for found in client.timeline(run_id)]}
+            assert len(due) == 60 * 8
+            await subscriber.until(due)
+    lines = [tuple(line.split()[:3]) for line in (tmp_path / "ledger").read_text().splitlines()]
+    assert len([line for line in lines if line[0] == "begin"]) == 60 * len(STEPS), "a job was run twice, though no worker died"
 
 
 @pytest.mark.timeout(120)

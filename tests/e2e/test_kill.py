@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 
 from pipeline.client import Client
+from tests.support import soak
 from tests.support.chains import STEPS, chain, deliver_to
 from tests.support.runs import ended, submit
 from tests.support.service import Service, token
 from tests.support.subscriber import Subscriber
 
-SOAK = bool(os.environ.get("HOOKLINE_SOAK"))
-KILLS = 20 if SOAK else 3
-RUNS = 200
+KILLS = soak.size(3, 20)
+RUNS = soak.size(200, 1000)
 
 
-@pytest.mark.timeout(1500 if SOAK else 300)
+@pytest.mark.soak
+@pytest.mark.timeout(soak.size(300, 1500))
 async def test_kill_9_of_everything_loses_no_run_and_repeats_no_transition(tmp_path: Path) -> None:
     seed = int(os.environ.get("HOOKLINE_SEED") or random.randrange(1 << 32))
     print(f"HOOKLINE_SEED={seed}")
+    seen = [f"seed {seed}"]
     dice = random.Random(seed)
     accepted: dict[str, str] = {}
     async with Subscriber() as subscriber:
@@ -36,14 +38,15 @@ async def test_kill_9_of_everything_loses_no_run_and_repeats_no_transition(tmp_p
                 await asyncio.sleep(dice.uniform(0.3, 2.0))  # the random instant is what is tested
                 await service.kill()
                 await submitting
-                print(f"kill {kill + 1}: {len(accepted)} runs accepted, {under_way(tmp_path, accepted)}")
+                seen.append(f"kill {kill + 1}: {len(accepted)} runs accepted, {under_way(tmp_path, accepted)}")
                 await service.start()
                 await submit(service, batch, accepted, ms=50)
             assert len(accepted) == RUNS
-            await check(service, subscriber, accepted)
+            seen += await check(service, subscriber, accepted)
         finally:
             await service.stop()
     assert subscriber.refused == 0
+    soak.report("kill -9 of the whole service", seen)
 
 
 def under_way(folder: Path, accepted: dict[str, str]) -> str:
@@ -55,7 +58,7 @@ def under_way(folder: Path, accepted: dict[str, str]) -> str:
     return f"{begun} attempts begun, {finished} ended"
 
 
-async def check(service: Service, subscriber: Subscriber, accepted: dict[str, str]) -> None:
+async def check(service: Service, subscriber: Subscriber, accepted: dict[str, str]) -> list[str]:
     assert len(set(accepted.values())) == len(accepted)
     async with Client(service.url, token()) as client:
         assert set(accepted.values()) <= await ended(client, len(accepted))
@@ -72,4 +75,4 @@ async def check(service: Service, subscriber: Subscriber, accepted: dict[str, st
         for counts in (await client.stats())["queues"].values():
             assert (counts["active"], counts["waiting"], counts["delayed"]) == (0, 0, 0)
     again = sum(times - 1 for times in subscriber.deliveries.values())
-    print(f"{len(due)} events delivered, {again} deliveries more than needed")
+    return [f"all {len(accepted)} runs completed, each transition once", f"{len(due)} events delivered, {again} of them twice, none lost"]

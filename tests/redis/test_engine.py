@@ -49,12 +49,12 @@ CONFIG = Config(
 class House:
     """The engine's parts over one store, without workers: the tests end jobs themselves."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, config: Config = CONFIG) -> None:
         self.redis = connection.connect(url)
         self.keys = Keys("hookline")
-        self.queues = Queues(self.redis, CONFIG)
+        self.queues = Queues(self.redis, config)
         self.log = Log(self.redis, self.keys.log)
-        self.definitions = Definitions(self.redis, self.keys, compile_all(CONFIG))
+        self.definitions = Definitions(self.redis, self.keys, compile_all(config))
         self.transitions = Transitions(self.redis, self.keys, self.queues, self.definitions)
         self.runs = Runs(self.redis, self.keys, self.queues, self.definitions, self.transitions)
         self.recovery = Recovery(self.redis, self.keys, self.log, self.queues, self.definitions, self.transitions, CONFIG.retention)
@@ -196,6 +196,24 @@ async def test_a_queues_own_job_becomes_the_first_step(house: House) -> None:
     run = await house.runs.get(started.run_id)
     assert run
     assert (run.steps["one"].job_id, run.steps["one"].status) == ("1", StepStatus.COMPLETED)
+
+
+async def test_a_run_keeps_the_definition_it_started_with(house: House, valkey: Valkey) -> None:
+    """Another process, with another config.yaml, goes on with what the run was started as; a new run takes the new one."""
+    old = await house.start()
+    steps = {"one": {"queue": "first", "with": {"documentId": "x"}}, "instead": {"needs": ["one"], "queue": "third", "with": {}}}
+    changed = CONFIG.model_copy(update={"workflows": {"chain": {"version": 2, "steps": steps}}})
+    other = House(valkey.socket_url, changed)
+    new = await other.start()
+    for run_id in (old, new):
+        await other.ended(run_id, "one", {"value": 1})
+    await other.turn()
+    assert await house.waiting("second") == [f"{old}_two_1"]
+    assert await house.waiting("third") == [f"{new}_instead_1"]
+    shown = await other.runs.view(old)
+    assert shown
+    assert shown["version"] == 1
+    await other.redis.aclose()
 
 
 async def test_a_failed_run_is_retried_from_the_failed_step(house: House) -> None:
