@@ -1,0 +1,50 @@
+"""The examples of docs/webhooks.md: every type has one, in the form that subscribers receive, and the Python one verifies."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from webhooks.matching import check_pattern
+from webhooks.service import now_ms
+from webhooks.signing import key_of, signature_header
+
+PAGE = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
+EXAMPLES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
+TYPES = {
+    "job.completed", "job.failed", "job.progress", "workflow.started", "workflow.step.completed", "workflow.step.failed", "workflow.step.skipped",
+    "workflow.step.blocked", "workflow.completed", "workflow.failed", "workflow.cancelled", "endpoint.disabled", "delivery.exhausted",
+}  # fmt: skip
+
+
+def test_each_type_has_an_example() -> None:
+    assert {example["type"] for example in EXAMPLES} == TYPES
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
+def test_an_example_has_the_form_of_an_event(example: dict[str, Any]) -> None:
+    assert list(example) == ["type", "timestamp", "data"]
+    check_pattern(example["type"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", example["timestamp"])
+    assert isinstance(example["data"], dict)
+
+
+@pytest.mark.parametrize(("tampered", "status"), [(False, 204), (True, 401)])
+async def test_the_python_example_runs(tampered: bool, status: int) -> None:
+    (source,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(source, names)
+    (secret,) = set(re.findall(r"whsec_[A-Za-z0-9+/]{32}", source))
+    app = web.Application()
+    app.router.add_post("/", names["hook"])
+    body = json.dumps(EXAMPLES[0]).encode()
+    timestamp = now_ms() // 1000
+    signature = signature_header([key_of(secret)], "evt_1", timestamp, body)
+    headers = {"webhook-id": "evt_1", "webhook-timestamp": str(timestamp), "webhook-signature": signature}
+    async with TestClient(TestServer(app)) as client:
+        answer = await client.post("/", data=body + b" " * tampered, headers=headers)
+    assert answer.status == status
