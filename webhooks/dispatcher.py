@@ -25,6 +25,7 @@ CAPACITY = 1_000
 """Attempts under way in one process. High, because endpoints that hang hold theirs for the whole timeout."""
 PER_CLAIM = 100
 PER_SETTLE = 200
+HAND_BACK_SECONDS = 1.0
 LONGEST_SLEEP = 1.0
 """Seconds; the marker in the store wakes us earlier, this is for one that was lost."""
 log = structlog.get_logger(__name__)
@@ -260,13 +261,14 @@ class Dispatcher:
                 log.exception("an outcome cannot be recorded", delivery=one.claim.id, endpoint=one.claim.endpoint)
 
     async def _drain(self, seconds: float) -> None:
+        """Let attempts end, then hand back the rest; of the time for both, a second at most is kept for the latter."""
         deadline = time.monotonic() + seconds
         if self._sending:
-            await asyncio.wait(self._sending, timeout=seconds)
+            await asyncio.wait(self._sending, timeout=max(seconds - HAND_BACK_SECONDS, seconds / 2))
         for task in list(self._sending):
             task.cancel()
         # What could not be handed back in time comes back when its lease runs out.
-        grace = max(deadline - time.monotonic(), 1.0)
+        grace = max(deadline - time.monotonic(), HAND_BACK_SECONDS)
         try:
             async with asyncio.timeout(grace):
                 while self._unsettled > 0:

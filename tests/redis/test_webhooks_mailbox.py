@@ -11,6 +11,7 @@ from tests.support.hooks import Hooks
 from webhooks.backoff import Verdict
 from webhooks.mailbox import LEASE_MS, Batch, Claim, Settlement, lease_for, released
 from webhooks.model import DeliveryStatus
+from webhooks.outbox import Outbox
 
 ATTEMPT = {"at": 1, "duration": 2, "status": 200, "error": None, "response": "", "address": "127.0.0.1"}
 
@@ -158,6 +159,24 @@ async def test_exhausted_and_its_event(redis: Redis) -> None:
     await consistent(hooks)
 
 
+async def test_two_processes_at_the_outbox_lose_nothing(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    publish, published = hooks.publish, []
+
+    async def publish_beside_another(type: str, data: dict[str, Any], *, identity: list[object]) -> None:
+        published.append(type)
+        if type == "delivery.first":
+            # The other process has published the same by now, and then this came.
+            await redis.delete(hooks.keys.outbox)
+            await redis.rpush(hooks.keys.outbox, '{"type":"delivery.second","data":{},"identity":[2]}')
+        await publish(type, data, identity=identity)
+
+    outbox = Outbox(redis, hooks.keys, publish_beside_another)  # type: ignore[arg-type]
+    await redis.rpush(hooks.keys.outbox, '{"type":"delivery.first","data":{},"identity":[1]}')
+    assert await outbox.flush() == 2
+    assert published == ["delivery.first", "delivery.second"]
+
+
 async def test_a_repeated_settle_records_once(redis: Redis) -> None:
     hooks, _ = await filled(redis, 2)
     first, second = await claim(hooks)
@@ -249,6 +268,18 @@ async def test_retry_after_holds_the_whole_endpoint(redis: Redis) -> None:
     assert await claim(hooks) == []
     hooks.clock.forward(1)
     assert len(await claim(hooks)) == 1
+
+
+async def test_a_held_endpoint_takes_back_lost_leases_and_is_not_claimed(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 2)
+    lost, one = await claim(hooks)
+    until = hooks.clock.now + 10 * LEASE_MS
+    await settle(hooks, one, Verdict.RETRY, due=until, hold_until=until)
+    hooks.clock.forward(LEASE_MS)
+    assert await claim(hooks) == []
+    assert len(await hooks.webhooks.deliveries.attempts(lost.id)) == 1
+    hooks.clock.forward(9 * LEASE_MS)
+    assert len(await claim(hooks)) == 2
 
 
 async def test_a_shorter_hold_does_not_shorten_a_longer_one(redis: Redis) -> None:

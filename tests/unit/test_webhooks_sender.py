@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import time
+import tracemalloc
 import zlib
 
 import orjson
@@ -48,9 +49,10 @@ async def test_a_delivery_as_subscribers_see_it() -> None:
 
 
 async def test_cookies_are_not_kept_and_connections_are() -> None:
-    async with receiving(Answer(headers={"set-cookie": "a=1"})) as receiver, Sender(LOOPBACK) as sender:
+    # By name: aiohttp's own jar takes no cookies from bare addresses.
+    async with receiving(Answer(headers={"set-cookie": "a=1"})) as receiver, Sender(Guard(["127.0.0.0/8", "::1/128"])) as sender:
         for _ in range(2):
-            outcome = await sender.send(request(receiver.url), NOW)
+            outcome = await sender.send(request(receiver.url.replace("127.0.0.1", "localhost")), NOW)
             assert outcome.address == "127.0.0.1"
     first, second = receiver.received
     assert "cookie" not in second.headers
@@ -109,9 +111,14 @@ async def test_an_endless_body_is_cut_off_and_counts_by_its_status() -> None:
 async def test_a_bomb_is_not_unpacked(encoding: str) -> None:
     bomb = gzip.compress(bytes(200_000_000), 9) if encoding == "gzip" else zlib.compress(bytes(200_000_000), 9)
     async with receiving(Answer(headers={"content-encoding": encoding}, body=bomb)) as receiver:
-        outcome = await send(receiver.url)
+        tracemalloc.start()
+        try:
+            outcome = await send(receiver.url)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
     assert outcome.status == 200
-    assert outcome.duration < 1000
+    assert peak < 5_000_000
 
 
 async def test_compressed_answers_are_read() -> None:
