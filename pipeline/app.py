@@ -1,27 +1,23 @@
-"""The composition root: what one process of the service is made of, in which order it starts, and how it ends."""
+"""The composition root: what one process of the service is made of, and in which order it starts and ends."""
 
 import asyncio
 import base64
 import contextlib
 import os
-import signal
 import socket as sockets
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 from aiohttp import web
 
-from pipeline import logs
 from pipeline.api.app import create_app
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import AttemptFailed, ConfigError
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.isolation import IsolatedPool
 from pipeline.jobs.queues import Queues
@@ -50,41 +46,11 @@ ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 HAND_BACK_SECONDS = 3.0
 """For jobs that outlived the drain deadline: to be handed back to their queues."""
+ABANDONED_MS = 24 * 3_600_000
+"""An upload that is not done after this is not being written any more."""
 BEHIND_MS = 60_000
 """A consumer group whose oldest unacknowledged event is older than this makes the service not ready."""
 log = structlog.get_logger(__name__)
-
-
-def main(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
-    """The entry of a process that the supervisor started; ends on SIGTERM, or when the supervisor is gone."""
-    logs.configure(config.log_format)
-    # Ctrl-C reaches every process of the terminal; only the supervisor acts on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        asyncio.run(_process(config, parts, name, pipe))
-    except ConfigError as error:
-        log.error("cannot start", reason=str(error))
-        sys.exit(2)
-    # A plain `def` processor that outlived the deadline sits in a thread that nobody can end.
-    sys.stderr.flush()
-    os._exit(0)
-
-
-async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(pipe.fileno(), stop.set)
-    structlog.contextvars.bind_contextvars(process=name)
-    async with running(config, parts, name) as service:
-        pipe.send({"port": service.port} if service.port else {})
-        told = asyncio.create_task(stop.wait())
-        await asyncio.wait([told, *service.parts], return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-    loop.remove_reader(pipe.fileno())
-    for part in service.parts:
-        # A part that ended by itself is a mistake of ours: better a fresh process than one that only looks alive.
-        part.result()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +117,8 @@ class _House:
         stack.push_async_callback(blocking.aclose)
         pools: dict[str, IsolatedPool] = {}
         workers: list[Worker] = []
+        warming: list[asyncio.Task[None]] = []
+        stack.push_async_callback(_cancel, warming)
         for queue, processors in queues.items():
             settings = self._config.queues[queue]
             for processor in processors.values():
@@ -158,6 +126,7 @@ class _House:
                     # More children than cores would only share them.
                     pools[processor.path] = IsolatedPool(processor, self._config, min(settings.concurrency, os.cpu_count() or 1))
                     stack.push_async_callback(pools[processor.path].close)
+                    warming.append(asyncio.create_task(_warm(pools[processor.path], processor.name)))
             runner = Runner(processors, pools, concurrency=settings.concurrency)
             stack.callback(runner.close)
             workers.append(Worker(self._redis, blocking, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer))
@@ -200,6 +169,9 @@ class _House:
         if "api" not in parts:
             return None
         runs = Runs(self._redis, self._keys, self._queues, definitions, transitions)
+        storage = Storage(self._config.storage.url, base=Path(self._config.folder))
+        sweeping = [asyncio.create_task(_sweep(storage))]
+        stack.push_async_callback(_cancel, sweeping)
         services = Services(
             config=self._config,
             redis=self._redis,
@@ -207,7 +179,7 @@ class _House:
             queues=self._queues,
             runs=runs,
             log=self._log,
-            storage=Storage(self._config.storage.url, base=Path(self._config.folder)),
+            storage=storage,
             webhooks=webhooks,
             authenticator=Authenticator(self._config.auth),
             matches=webhooks.matches,
@@ -284,6 +256,20 @@ async def _serve(app: web.Application, config: Config, stack: contextlib.AsyncEx
     port = int(runner.addresses[0][1])
     log.info("listening", url=f"http://{config.server.host}:{port}")
     return port
+
+
+async def _sweep(storage: Storage) -> None:
+    """Remove what uploads left behind whose process was killed."""
+    if swept := await storage.sweep(before=now_ms() - ABANDONED_MS):
+        log.info("abandoned uploads removed", count=swept)
+
+
+async def _warm(pool: IsolatedPool, name: str) -> None:
+    """Start a child before its first job asks for one; what is missing in it is said now rather than then."""
+    try:
+        await pool.warm()
+    except AttemptFailed as error:
+        log.error("processor cannot start", processor=name, reason=error.message)
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.app import Part, main
+from pipeline.app import Part
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.process import main
 from pipeline.store.embedded import EmbeddedStore
 
 RESTART_PAUSES = (0.2, 1.0, 3.0, 10.0)

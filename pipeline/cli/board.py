@@ -76,8 +76,8 @@ class Board:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """A plain line, where there is no live table."""
-        if not self._live:
+        """A plain line, where (or as long as) there is no live table."""
+        if not self._live or not self._live.is_started:
             self.console.print(line, markup=False, soft_wrap=True)
 
     def finish(self) -> None:

@@ -102,8 +102,9 @@ class _Demo:
         """The example analysis service, as a process of its own."""
         app = ROOT / "examples" / "analysis-service" / "app.py"
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(app), "--port", "0", stdout=asyncio.subprocess.PIPE, env=os.environ | {"ANALYSIS_WEBHOOK_SECRET": self._secret}
-        )
+            sys.executable, str(app), "--port", "0", stdout=asyncio.subprocess.PIPE, start_new_session=True,
+            env=os.environ | {"ANALYSIS_WEBHOOK_SECRET": self._secret},
+        )  # fmt: skip
         assert process.stdout
         try:
             first = await asyncio.wait_for(process.stdout.readline(), 20)
@@ -131,7 +132,7 @@ class _Demo:
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "pipeline.cli", "serve", "--dev", "--config", str(path), "--port", "0",
-                stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment,
+                stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment, start_new_session=True,
             )  # fmt: skip
         assert process.stdout
         try:

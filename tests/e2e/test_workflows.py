@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from pipeline.client import Client
-from tests.support.chains import queue
+from tests.support.chains import no_libraries, queue
 from tests.support.runs import outcome
 from tests.support.service import Service, token
 
@@ -22,7 +22,7 @@ def one_step(processor: str, **settings: Any) -> dict[str, Any]:
 
 
 CONFIG: dict[str, Any] = {
-    "queues": {name.replace("_", "-"): queue(name, attempts=2) for name in NAMES},
+    "queues": {**no_libraries(), **{name.replace("_", "-"): queue(name, attempts=2) for name in NAMES}},
     "workflows": {
         **{name: one_step(name) for name in NAMES},
         "too_slow": one_step("wait_for_ever", timeout="500ms"),

@@ -1,0 +1,48 @@
+"""One process of the service: its signals, its tie to the supervisor, its exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+import structlog
+
+from pipeline import logs
+from pipeline.app import Part, running
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+
+def main(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
+    """The entry of a process that the supervisor started; ends on SIGTERM, or when the supervisor is gone."""
+    logs.configure(config.log_format)
+    # Ctrl-C reaches every process of the terminal; only the supervisor acts on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        asyncio.run(_process(config, parts, name, pipe))
+    except ConfigError as error:
+        log.error("cannot start", reason=str(error))
+        sys.exit(2)
+    # A plain `def` processor that outlived the deadline sits in a thread that nobody can end.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(pipe.fileno(), stop.set)
+    structlog.contextvars.bind_contextvars(process=name)
+    async with running(config, parts, name) as service:
+        pipe.send({"port": service.port} if service.port else {})
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait([told, *service.parts], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+    loop.remove_reader(pipe.fileno())
+    for part in service.parts:
+        # A part that ended by itself is a mistake of ours: better a fresh process than one that only looks alive.
+        part.result()
