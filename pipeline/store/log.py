@@ -174,6 +174,16 @@ class Group:
         """The next entries: those a dead consumer left unacknowledged (looked for every second), then new ones."""
         if not self._created:
             await self.create()
+        try:
+            return await self._read(count, block_ms)
+        except ResponseError as error:
+            # Somebody emptied the store under us: begin with what is written from now on.
+            self._created = "NOGROUP" not in str(error)
+            if self._created:
+                raise
+            return []
+
+    async def _read(self, count: int, block_ms: int) -> list[Event]:
         if time.monotonic() - self._claimed_at >= 1.0:
             claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
             rows = [row for row in claimed[1] if row[1]]

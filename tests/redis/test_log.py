@@ -85,6 +85,15 @@ async def test_a_log_beyond_its_size_is_trimmed(redis: Redis) -> None:
     assert 2000 < await redis.xlen(KEY) < 3000
 
 
+async def test_a_group_outlives_an_emptied_store(redis: Redis) -> None:
+    group = Group(redis, KEY, "engine", "e")
+    assert await group.read(count=1, block_ms=10) == []
+    await redis.flushall()
+    assert await group.read(count=1, block_ms=10) == []
+    (cursor,) = await fill(redis, 1)
+    assert [found.cursor for found in await group.read(count=1, block_ms=10)] == [cursor]
+
+
 async def test_entries_of_a_dead_consumer_are_handed_to_another(redis: Redis) -> None:
     cursors = await fill(redis, 1, 2)
     dead, alive = Group(redis, KEY, "engine", "dead"), Group(redis, KEY, "engine", "alive")
