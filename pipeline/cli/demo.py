@@ -155,7 +155,7 @@ class _Demo:
             row = self._board.rows[name] = Row(document=name)
             answer = await client.upload(DOCUMENTS / name, mime_type=expected.get("mimeType"))
             self._known(row, answer["runId"])
-        row = self._board.rows[ORIGINAL_CALL["filename"]] = Row(document=str(ORIGINAL_CALL["documentId"]))
+        row = self._board.rows[str(ORIGINAL_CALL["filename"])] = Row(document=str(ORIGINAL_CALL["documentId"]))
         document = folder / "storage" / "documents" / str(ORIGINAL_CALL["documentId"]) / str(ORIGINAL_CALL["filename"])
         document.parent.mkdir(parents=True)
         document.write_bytes(_maker().sample(ORIGINAL_CALL["fileSize"]))
