@@ -1,10 +1,13 @@
 """What every command shows people: one console, one way to complain, one set of colours for states."""
 
+import sys
+
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-out = Console(highlight=False)
+# A pipe has no width: a table cut to 80 columns would lose the ends of ids, which is what scripts want.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 err = Console(stderr=True, highlight=False)
 
 _COLOURS = {
