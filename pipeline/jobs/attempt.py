@@ -38,24 +38,26 @@ Outcome = Completed | Failed | Dropped | Interrupted
 
 
 def read_job(queue: str, job_id: str, fields: Mapping[str, str]) -> Job:
-    """A job from its hash. Raises PermanentFailure for data or options that are not JSON."""
+    """A job from its hash. Raises PermanentFailure for data or options that are not JSON, or not BullMQ's."""
     try:
         opts = orjson.loads(fields.get("opts") or "{}")
         data = orjson.loads(fields.get("data") or "null")
     except orjson.JSONDecodeError as error:
         raise PermanentFailure(f"the job's data or options are not JSON: {error}") from error
-    made = int(fields.get("atm", 0))
-    return Job(
-        id=job_id,
-        queue=queue,
-        name=fields.get("name", ""),
-        data=data,
-        attempt=made + 1,
-        attempts=max(int(opts.get("attempts") or 1), 1),
-        timestamp=int(fields.get("timestamp", 0)),
-        opts=opts,
-        origin=origin_of(opts),
-    )
+    try:
+        return Job(
+            id=job_id,
+            queue=queue,
+            name=fields.get("name", ""),
+            data=data,
+            attempt=int(fields.get("atm", 0)) + 1,
+            attempts=max(int(opts.get("attempts") or 1), 1),
+            timestamp=int(fields.get("timestamp", 0)),
+            opts=opts,
+            origin=origin_of(opts),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PermanentFailure(f"the job's options are not BullMQ's: {type(error).__name__}: {error}") from error
 
 
 def origin_of(opts: dict[str, Any]) -> Origin | None:

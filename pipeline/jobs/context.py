@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from pipeline.jobs import calls, events
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.model import Job
-from pipeline.store.connection import Store
+from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.scripts import composed, lua, pack, pack_call
 
 LOCK_LOST = "its lock was lost"
@@ -45,12 +45,16 @@ class JobContext:
         if not isinstance(percent, int) or not 0 <= percent <= 100:
             raise ValueError(f"progress is a whole number from 0 to 100, not {percent!r}")
         now = time.monotonic()
-        if percent == self._last or (percent < 100 and now - self._reported < PROGRESS_EVERY):
+        if self.cancelled or percent == self._last or (percent < 100 and now - self._reported < PROGRESS_EVERY):
             return
         self._reported, self._last = now, percent
         call = calls.update_progress(self._keys, job_id=self._job.id, progress=percent)
         event = events.job_progress(self._job, percent, now=now_ms())
-        await PROGRESS(self._redis, [self._log_key], [pack(pack_call(call)), pack(event.fields())])
+        try:
+            await PROGRESS(self._redis, [self._log_key], [pack(pack_call(call)), pack(event.fields())])
+        except STORE_ERRORS as error:
+            # The attempt is not the worse for it: a later report, or the result, says more.
+            self.log.warning("progress not reported", error=str(error))
 
     async def heartbeat(self) -> None:
         if self.cancelled:

@@ -16,6 +16,10 @@ from pipeline.jobs.registry import Processor
 from pipeline.jobs.results import check_result
 from pipeline.jobs.watchdog import TASK_PREFIX
 
+REASON_LIMIT = 4_000
+STACK_LIMIT = 16_000
+"""Characters: both are copied into the job, the reason into the event log and every webhook."""
+
 
 class Runner:
     """Runs attempts with the processors of one queue."""
@@ -40,11 +44,11 @@ class Runner:
         except asyncio.CancelledError:
             return _stopped(context)
         except PermanentFailure as failure:
-            return Failed(reason=failure.message, stack="", permanent=True)
+            return Failed(reason=_storable(failure.message)[:REASON_LIMIT], stack="", permanent=True)
         except Exception as error:
             if context.cancelled:
                 return _stopped(context)
-            return Failed(reason=str(error) or type(error).__name__, stack=traceback.format_exc(limit=-8), permanent=False)
+            return Failed(reason=_storable(str(error) or type(error).__name__)[:REASON_LIMIT], stack=_stack(), permanent=False)
 
     async def _call(self, job: Job, context: JobContext) -> Any:
         processor = self._processors.get(job.name)
@@ -67,8 +71,20 @@ class Runner:
 
 def _stopped(context: JobContext) -> Outcome:
     reason = context.stop_reason
+    if reason is None:
+        # Nobody asked it to stop: handed back, it would run again at once, and for ever.
+        return Failed(reason="the processor was cancelled from within", stack=_stack(), permanent=False)
     if reason == LOCK_LOST:
         return Dropped()
-    if reason is None or reason == SHUTTING_DOWN:
+    if reason == SHUTTING_DOWN:
         return Interrupted()
     return Failed(reason=reason, stack="", permanent=True)
+
+
+def _stack() -> str:
+    return _storable(traceback.format_exc(limit=-8))[-STACK_LIMIT:]
+
+
+def _storable(text: str) -> str:
+    """Without the lone surrogates that stand for the bytes of a file's name: neither the store nor JSON takes them."""
+    return text.encode(errors="replace").decode()

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -17,6 +15,7 @@ from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outco
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop
 from pipeline.jobs.ending import ending
+from pipeline.jobs.fetched import Fetched, Idle, parse_fetch
 from pipeline.jobs.locks import Locks
 from pipeline.jobs.model import Job
 from pipeline.store.connection import STORE_ERRORS, Store
@@ -27,8 +26,6 @@ FINISH = composed(lua("pipeline.jobs", "finish.lua"), "moveToFinished", "moveToD
 FETCH = Script(stock("moveToActive"))
 RELEASE = Script(stock("moveJobFromActiveToWait"))
 LOCK_MS = 10_000
-IDLE_SECONDS = 5.0
-"""How long one wait for a marker lasts; a marker lost with a dying worker costs at most this."""
 NOT_OURS = {-1: "the job is gone", -2: "its lock is gone", -3: "it is not active", -6: "another worker has its lock"}
 WAITS_FOR_CHILDREN = {-4: "it has pending children", -9: "it has failed children"}
 log = structlog.get_logger(__name__)
@@ -39,23 +36,6 @@ class Runs(Protocol):
 
     def name_of(self, job_name: str) -> str | None: ...
     async def run(self, job: Job, context: JobContext) -> Outcome: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A job that this worker has just locked."""
-
-    job_id: str
-    token: str
-    fields: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """There is no job to be had for `seconds`, unless a marker says otherwise (`limited`: not even then)."""
-
-    seconds: float
-    limited: bool = False
 
 
 class Worker:
@@ -147,7 +127,7 @@ class Worker:
 
     async def _fetch(self) -> Fetched | Idle:
         call, token = self._next()
-        return _parse_fetch(await FETCH(self._redis, *call), token, now_ms())
+        return parse_fetch(await FETCH(self._redis, *call), token, now_ms())
 
     def _next(self) -> tuple[Call, str]:
         token = uuid.uuid4().hex
@@ -193,28 +173,28 @@ class Worker:
         context = JobContext(self._redis, self._keys, self._log_key, job, bound)
         self._locks_held(fetched, job, context)
         try:
-            outcome = unreadable or await self._attempt(job, context)
+            outcome = unreadable or await self._attempt(fetched, job, context)
             return await self._end(fetched, job, outcome, started, bound)
         finally:
-            self._locks.release(job.id)
+            self._locks.release(fetched.token)
 
     def _locks_held(self, fetched: Fetched, job: Job, context: JobContext) -> None:
         def told_to_stop(reason: str) -> None:
-            running = self._active.get(job.id)
+            running = self._active.get(fetched.token)
             if running:
                 stop(context, running[1], reason)
 
         self._locks.hold(job.id, fetched.token, told_to_stop)
 
-    async def _attempt(self, job: Job, context: JobContext) -> Outcome:
+    async def _attempt(self, fetched: Fetched, job: Job, context: JobContext) -> Outcome:
         task = asyncio.create_task(self._runner.run(job, context))
-        self._active[job.id] = (context, task)
+        self._active[fetched.token] = (context, task)
         try:
             await asyncio.wait([task])
             # Cancelled before its first step: nothing ran.
             return Interrupted() if task.cancelled() else task.result()
         finally:
-            del self._active[job.id]
+            del self._active[fetched.token]
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
@@ -238,15 +218,31 @@ class Worker:
             now=now_ms(),
             random=random.random(),
         )
-        next_call, token = (None, "") if self._stopping else self._next()
+        next_call, token = self._next() if await self._wants_more() else (None, "")
         event = end.event.fields() if end.event else []
-        args = [end.kind, pack(pack_call(end.call)), pack(event), pack(pack_call(next_call) if next_call else []), job.id]
-        code, found, error = await self._until_answered(job, FINISH, [self._log_key, self._keys.key("active")], args)
+        keys = [self._log_key, *self._keys.keys("active", f"{job.id}:lock")]
+        args = [
+            end.kind,
+            pack(pack_call(end.call)),
+            pack(event),
+            pack(pack_call(next_call) if next_call else []),
+            job.id,
+            fetched.token,
+            self._lock_ms,
+        ]
+        code, found, error = await self._until_answered(job, FINISH, keys, args)
         self._report(bound, job, outcome, end.kind, int(code), now_ms() - started)
         if error:
             log.error("error after the end of a job", queue=self._keys.queue, error=error)
-        next_job = _parse_fetch(found, token, now_ms()) if found else None
+        next_job = parse_fetch(found, token, now_ms()) if found else None
         return next_job if isinstance(next_job, Fetched) else None
+
+    async def _wants_more(self) -> bool:
+        """Whether the next job may come with the end of this one."""
+        try:
+            return await self._memory.share() < PAUSE_FETCHING and not self._stopping
+        except STORE_ERRORS:
+            return False
 
     async def _until_answered(self, job: Job, script: Script, keys: list[str], args: list[Any]) -> Any:
         """The script's answer, however long the store is away. Repeating it is safe: what was applied before is refused the second time."""
@@ -258,9 +254,6 @@ class Worker:
                 log.warning("store away: outcome kept", queue=job.queue, jobId=job.id, error=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
-            # The lock may have run out while the store was away; nobody else has the job as long as it is active.
-            with contextlib.suppress(*STORE_ERRORS):
-                await self._locks.renew(only=job.id)
 
     def _report(self, bound: Any, job: Job, outcome: Completed | Failed, kind: str, code: int, ms: int) -> None:
         if code in NOT_OURS:
@@ -276,24 +269,6 @@ class Worker:
             bound.error("job failed", ms=ms, attempt=job.attempt, reason=outcome.reason)
         else:
             bound.warning("attempt failed", ms=ms, attempt=job.attempt, attempts=job.attempts, reason=outcome.reason)
-
-
-def _parse_fetch(reply: Any, token: str, now: int) -> Fetched | Idle:
-    """moveToActive's answer: a job, or the ms of a rate limit, or when the next delayed job is due."""
-    if not reply:
-        return Idle(IDLE_SECONDS)
-    fields, job_id, limit_ms, next_at = [*reply, 0, 0][:4]
-    if fields and not isinstance(fields, int):
-        return Fetched(job_id=str(job_id), token=token, fields=_fields(fields))
-    if limit_ms and int(limit_ms) > 0:
-        return Idle(int(limit_ms) / 1000, limited=True)
-    if next_at and float(next_at) > 0:
-        return Idle(min(max((float(next_at) - now) / 1000, 0.001), IDLE_SECONDS))
-    return Idle(IDLE_SECONDS)
-
-
-def _fields(reply: Any) -> dict[str, str]:
-    return dict(reply) if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def _where(job: Job) -> dict[str, Any]:

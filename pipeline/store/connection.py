@@ -5,7 +5,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, ReadOnlyError, RedisError, TimeoutError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from pipeline.errors import ConfigError
@@ -13,8 +13,8 @@ from pipeline.errors import ConfigError
 Store = Any
 """A client made by `connect`. redis-py types each reply as `bytes | str | None | …`; with `decode_responses` they are what the commands say."""
 
-STORE_ERRORS = (ConnectionError, TimeoutError, OSError)
-"""What a store that is away raises; anything else is a mistake of ours."""
+STORE_ERRORS = (ConnectionError, TimeoutError, OSError, OutOfMemoryError, ReadOnlyError)
+"""What a store raises that is away, full, or failing over: the same command may do later. Anything else is a mistake of ours."""
 OLDEST = (6, 2)
 
 

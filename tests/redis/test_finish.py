@@ -63,8 +63,8 @@ async def finish(redis: Redis, job_id: str, fields: dict[str, str], *, token: st
         random=0.0,
     )
     event = end.event.fields() if end.event else []
-    args = [end.kind, pack(pack_call(end.call)), pack(event), pack(pack_call(fetch) if fetch else []), job_id]
-    return list(await FINISH(redis, ["hookline:log", KEYS.key("active")], args))
+    args = [end.kind, pack(pack_call(end.call)), pack(event), pack(pack_call(fetch) if fetch else []), job_id, token, 10_000]
+    return list(await FINISH(redis, ["hookline:log", *KEYS.keys("active", f"{job_id}:lock")], args))
 
 
 async def test_a_finish_appends_one_event_with_all_that_its_consumers_need(redis: Redis) -> None:
@@ -80,8 +80,10 @@ async def _job_removed(redis: Redis, job_id: str) -> None:
     await redis.delete(KEYS.key(job_id))
 
 
-async def _lock_ran_out(redis: Redis, job_id: str) -> None:
+async def _put_back(redis: Redis, job_id: str) -> None:
+    """As a stalled check does with a job whose lock ran out."""
     await redis.delete(KEYS.key(f"{job_id}:lock"))
+    await redis.lmove(KEYS.key("active"), KEYS.key("wait"))
 
 
 async def _not_active(redis: Redis, job_id: str) -> None:
@@ -102,7 +104,7 @@ async def _children_failed(redis: Redis, job_id: str) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "code"),
-    [(_job_removed, -1), (_lock_ran_out, -2), (_not_active, -3), (_children_pending, -4), (_other_token, -6), (_children_failed, -9)],
+    [(_job_removed, -1), (_put_back, -2), (_not_active, -3), (_children_pending, -4), (_other_token, -6), (_children_failed, -9)],
 )
 async def test_each_refusal_appends_no_event(redis: Redis, spoil: Callable[[Redis, str], Awaitable[None]], code: int) -> None:
     job_id, fields = await active_job(redis)
@@ -110,6 +112,14 @@ async def test_each_refusal_appends_no_event(redis: Redis, spoil: Callable[[Redi
     assert (await finish(redis, job_id, fields))[0] == code
     assert await redis.xlen("hookline:log") == 0
     assert await redis.zcard(KEYS.key("completed")) == 0
+
+
+async def test_a_lock_that_ran_out_while_nobody_took_the_job_keeps_no_outcome_from_being_recorded(redis: Redis) -> None:
+    job_id, fields = await active_job(redis)
+    await redis.delete(KEYS.key(f"{job_id}:lock"))
+    assert (await finish(redis, job_id, fields))[0] == 0
+    assert await redis.xlen("hookline:log") == 1
+    assert not await redis.exists(KEYS.key(f"{job_id}:lock"))
 
 
 async def test_a_finish_repeated_after_a_lost_reply_appends_nothing_more(redis: Redis) -> None:
