@@ -13,7 +13,7 @@ from typing import Any, Literal
 import structlog
 from aiohttp import web
 
-from pipeline.api.app import create_app
+from pipeline.api.app import RUNNER, create_app
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
@@ -245,7 +245,7 @@ class _House:
 
 
 async def _serve(app: web.Application, config: Config, stack: contextlib.AsyncExitStack) -> int:
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=config.server.drain / 1000)
+    runner = web.AppRunner(app, **RUNNER, handle_signals=False, shutdown_timeout=config.server.drain / 1000)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, config.server.host, config.server.port)

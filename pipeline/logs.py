@@ -2,9 +2,26 @@
 
 import logging
 import sys
+import warnings
 from typing import Literal
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
+
+
+class _Malformed(logging.Filter):
+    """Requests that are no HTTP: aiohttp would show them with a traceback, and their headers hold tokens."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError | RequestPayloadError):
+            record.exc_info = None
+            record.msg, record.levelno, record.levelname = f"{record.msg}: {type(error).__name__}", logging.WARNING, "WARNING"
+        return True
+
+
+_malformed = _Malformed()
 
 
 def configure(format: Literal["json", "console"], *, level: int = logging.INFO) -> None:
@@ -32,3 +49,6 @@ def configure(format: Literal["json", "console"], *, level: int = logging.INFO) 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("aiohttp.server").addFilter(_malformed)
+    # What is odd about a form's headers is quoted in a line that is no log's.
+    warnings.filterwarnings("ignore", module=r"aiohttp\.multipart")

@@ -1,5 +1,6 @@
 """The deliveries as they are looked at: lists by what is asked for, one with its attempts; and how long they are kept."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ SCAN = 200
 MAX_SCANNED = 5_000
 """Records that one page looks at; where few of them match, it is shorter than asked for and has a cursor all the same."""
 SWEEP = 200
+_CREATED = re.compile(r"[0-9]{1,15}")
 
 
 def attempt_record(outcome: Outcome, now: int) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class Deliveries:
         if not cursor:
             return 0, -1, ""
         created, _, delivery = cursor.partition(".")
-        if not created.isdecimal() or not delivery:
+        if not _CREATED.fullmatch(created) or not delivery:
             raise InvalidInput("this is not a cursor of the deliveries; use the nextCursor of a page")
         rank = await self._redis.zrevrank(index, delivery)
         if rank is None:

@@ -1,5 +1,7 @@
 """The HTTP application: every resource's routes, served with the same middlewares."""
 
+from typing import Any
+
 from aiohttp import web
 
 from pipeline.api import documents, events, health, jobs, middleware, openapi, runs, webhooks, workflows
@@ -18,9 +20,13 @@ ROUTES: tuple[Route, ...] = (
     *openapi.ROUTES,
 )
 
+RUNNER: dict[str, Any] = {"access_log": None, "auto_decompress": False}
+"""How `web.AppRunner` serves it. It writes its own lines. Compressed bodies are refused: aiohttp unpacks even those it then
+throws away, without a bound and without letting anybody else be served meanwhile."""
+
 
 def create_app(services: Services, *, feed: Feed | None = None) -> web.Application:
-    """The application for `web.AppRunner` (with `access_log=None`: it writes its own lines).
+    """The application, to be served with the settings RUNNER.
 
     `feed` is the reader behind `/api/events/stream`; it and the authenticator are closed with the application.
     """

@@ -7,14 +7,14 @@ import posixpath
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from pydantic import Field
 
 from pipeline.api import ownership
 from pipeline.api.fields import Body, Filename, Id, MimeType
-from pipeline.api.requests import claim_of, parse, require_own, respond, too_large
+from pipeline.api.requests import claim_of, parse, refuse_compressed, require_own, respond, too_large
 from pipeline.api.routing import Route
 from pipeline.api.runs import RunStarted
 from pipeline.api.services import Services, principal_of, services_of
@@ -30,6 +30,8 @@ _IN_MEMORY = 1024 * 1024
 _FIELD_LIMIT = 4 * 1024
 _OVERHEAD = 64 * 1024
 """Boundaries, part headers and the small fields, which do not count as the file."""
+_PARTS = 100
+"""More than any form has; each costs us much more than it costs its sender."""
 _FIELDS = {"documentId": "document_id", "mimeType": "mime_type", "userId": "user_id"}
 
 
@@ -118,23 +120,40 @@ async def _receive(request: web.Request, limit: int) -> AsyncIterator[_Received]
         raise Unsupported(
             f"the body's type is {request.content_type}; this route takes multipart/form-data", hint="curl -F file=@report.pdf sends that"
         )
+    refuse_compressed(request)
     if (request.content_length or 0) > limit + _OVERHEAD:
         raise too_large(limit, "file")
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
         received = _Received(spool=spool)
         try:
             values = await _parts(request, received, limit)
-        except (ValueError, RuntimeError) as error:
-            # What aiohttp's reader raises for a missing boundary, a cut-off part, headers that are none.
+        except (ValueError, RuntimeError, AssertionError) as error:
+            # What aiohttp's reader raises for a missing boundary, a cut-off part, headers that are none, a part named _charset_.
             raise InvalidInput(f"the multipart body cannot be read: {error}", code="invalid-multipart") from error
         received.fields = parse(UploadFields, values, what="the upload")
         yield received
 
 
+class _Bounded:
+    """A body as the multipart reader reads it; raises TooLarge as soon as more has come, in whatever part, than a file of `limit` bytes needs."""
+
+    def __init__(self, content: StreamReader, limit: int) -> None:
+        self._content = content
+        self._limit = limit
+
+    def __getattr__(self, name: str) -> Any:
+        if self._content.total_bytes > self._limit + _OVERHEAD:
+            raise too_large(self._limit, "file")
+        return getattr(self._content, name)
+
+
 async def _parts(request: web.Request, received: _Received, limit: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    seen, left = False, limit
-    async for part in await request.multipart():
+    seen, count = False, 0
+    async for part in MultipartReader(request.headers, cast(StreamReader, _Bounded(request.content, limit))):
+        count += 1
+        if count > _PARTS:
+            raise InvalidInput(f"the body has more than {_PARTS} parts", code="invalid-multipart")
         if not isinstance(part, BodyPartReader):
             raise InvalidInput("a part of the body is multipart itself", code="invalid-multipart")
         if part.name == "file":
@@ -150,11 +169,6 @@ async def _parts(request: web.Request, received: _Received, limit: int) -> dict[
             text = await _text(part)
             if text or part.name == "mimeType":
                 values[part.name] = text
-        else:
-            while chunk := await part.read_chunk(_CHUNK):
-                left -= len(chunk)
-                if left < 0:
-                    raise too_large(limit)
     if not seen:
         raise _wrong_file("is required")
     if received.size == 0:

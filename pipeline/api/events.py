@@ -234,7 +234,7 @@ class _Follower:
         """Seconds to wait for the next event before a heartbeat is due, or the token ends."""
         if self._expires_at is None:
             return self._feed.heartbeat
-        return min(self._feed.heartbeat, (self._expires_at - now_ms()) / 1000)
+        return min(self._feed.heartbeat * 1000, self._expires_at - now_ms()) / 1000
 
     async def _write(self, events: Sequence[Event]) -> None:
         text = b"".join(_sse(_shown(event), id=event.cursor) for event in events if self._wanted.passes(event))

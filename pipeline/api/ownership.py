@@ -38,7 +38,7 @@ async def require(services: Services, principal: Principal, data: object) -> Non
     """
     if principal.role != "user" or not isinstance(data, dict):
         return
-    for document_id in {data.get("documentId"), _id_in(data.get("documentPath"))}:
+    for document_id in (data.get("documentId"), _id_in(data.get("documentPath"))):
         if isinstance(document_id, str):
             text = await services.redis.get(services.keys.document(document_id))
             if text and not principal.owns(orjson.loads(text)["userId"]):

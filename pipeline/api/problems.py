@@ -134,6 +134,8 @@ def _problem(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, Any] | None = None,
 ) -> web.Response:
+    # What is quoted of a header may be bytes that are no text.
+    detail = detail.encode(errors="backslashreplace").decode()
     document: dict[str, Any] = {"type": TYPE + code, "title": TITLES.get(code, code), "status": status, "detail": detail}
     document["instance"] = INSTANCE + request.get(REQUEST_ID, "unknown")
     if hint:

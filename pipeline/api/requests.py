@@ -24,11 +24,12 @@ _JSON_TYPES = ("", "application/octet-stream", "application/json")
 async def read_json(request: web.Request) -> Any:
     """The body as JSON.
 
-    Raises Unsupported for another media type, TooLarge above `server.body_limit`, InvalidInput for what is not JSON.
+    Raises Unsupported for another media type or a compressed body, TooLarge above `server.body_limit`, InvalidInput for what is not JSON.
     """
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise Unsupported(f"the body's type is {kind}; this route takes application/json", hint="send Content-Type: application/json")
+    refuse_compressed(request)
     raw = await read_limited(request, services_of(request).config.server.body_limit)
     if not raw.strip():
         raise InvalidInput("the body is empty; this route takes a JSON object", code="invalid-json")
@@ -39,6 +40,13 @@ async def read_json(request: web.Request) -> Any:
     if raw.count(b"[") + raw.count(b"{") > DEPTH and _depth_exceeds(value, DEPTH):
         raise InvalidInput(f"the body is nested more than {DEPTH} levels deep")
     return value
+
+
+def refuse_compressed(request: web.Request) -> None:
+    """Raises Unsupported."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise Unsupported(f"the body is compressed ({coding}), which this service does not take", hint="send it as it is, without Content-Encoding")
 
 
 async def read_limited(request: web.Request, limit: int) -> bytes:

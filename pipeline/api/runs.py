@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import Field
 
+from pipeline.api import ownership
 from pipeline.api.fields import Query, Shape
 from pipeline.api.requests import answer_json, json_response, once, read_query
 from pipeline.api.routing import Route
@@ -111,6 +112,8 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def retry(request: web.Request) -> web.Response:
     run = await _own(request)
+    # Since the run was started, somebody else may have uploaded a document under the id that it names.
+    await ownership.require(services_of(request), principal_of(request), run["input"])
 
     async def work() -> Answer:
         view = await services_of(request).runs.retry(run["runId"], by=principal_of(request).sub)
@@ -122,7 +125,8 @@ async def retry(request: web.Request) -> web.Response:
 async def _own(request: web.Request) -> dict[str, Any]:
     """The run that the path names. Raises NotFound, also for another user's."""
     run_id = request.match_info["runId"]
-    view = await services_of(request).runs.view(run_id)
+    # Beside a run lies its timeline, under the run's key and a colon.
+    view = None if ":" in run_id else await services_of(request).runs.view(run_id)
     if view is None or not principal_of(request).owns(view["userId"]):
         raise NotFound(f"there is no run {run_id!r}")
     return view

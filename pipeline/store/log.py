@@ -14,7 +14,8 @@ from pipeline.errors import Gone, InvalidInput
 from pipeline.store.connection import Store
 from pipeline.units import iso
 
-CURSOR = re.compile(r"\d{1,19}-\d{1,20}")
+CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+"""A stream id; no number of it exceeds the 64 bits that the store has for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +74,10 @@ class Log:
         """
         if cursor and not CURSOR.fullmatch(cursor):
             raise InvalidInput(f"{cursor!r} is not a cursor of this log; use the `cursor` of an event, or leave it out to start at the earliest")
-        if cursor and _order(cursor) < _order(await self._redis.get(self._trimmed_key) or "0-0"):
-            earliest = await self.earliest()
-            raise Gone("events after this cursor are no longer kept", earliest=earliest)
         rows = await self._redis.xrange(self.key, min=f"({cursor}" if cursor else "-", max="+", count=limit)
+        # Asked for afterwards: what was dropped before the rows were read is known by then.
+        if cursor and _order(cursor) < _order(await self._redis.get(self._trimmed_key) or "0-0"):
+            raise Gone("events after this cursor are no longer kept", earliest=await self.earliest())
         if not rows and block_ms:
             found = await self._redis.xread({self.key: cursor or "0-0"}, count=limit, block=block_ms)
             rows = _rows(found)
@@ -110,9 +111,11 @@ class Log:
             if _order(needed) < _order(oldest):
                 held = await self._redis.xrange(self.key, min=needed, max=f"({oldest}", count=1)
                 oldest, holder = needed, str(group["name"]) if held else holder
-        if await self._redis.xtrim(self.key, minid=oldest, approximate=False):
+        dropped = await self._redis.xrevrange(self.key, max=f"({oldest}", count=1)
+        if dropped:
             # Readers by cursor must learn that they missed something: the stream itself does not remember what it dropped.
-            await self._redis.set(self._trimmed_key, _before(oldest))
+            await self._redis.set(self._trimmed_key, str(dropped[0][0]))
+            await self._redis.xtrim(self.key, minid=oldest, approximate=False)
         return holder
 
     async def behind(self, now: int) -> dict[str, int]:
@@ -227,8 +230,3 @@ def _order(cursor: str) -> tuple[int, int]:
 def _after(cursor: str) -> str:
     ms, sequence = _order(cursor)
     return f"{ms}-{sequence + 1}"
-
-
-def _before(cursor: str) -> str:
-    ms, sequence = _order(cursor)
-    return f"{ms}-{sequence - 1}" if sequence else f"{max(ms - 1, 0)}-{2**64 - 1}"

@@ -1,5 +1,6 @@
 """Runs as the API sees them: start, show, list, timeline, cancel, retry."""
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from pipeline.workflows.definition import Definition, check_input
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.model import CancelRequested, Outcome, RetryRequested, Run, StepStatus
 from pipeline.workflows.transitions import Transitions
+
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
+"""What a cursor counts with; more digits, or those of other scripts, the store would not take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +162,7 @@ class Runs:
 
     async def timeline(self, run_id: str, *, cursor: str | None = None, limit: int = 200) -> Page:
         """What happened to a run, oldest first: `{id, type, timestamp, data}`."""
-        if cursor and not cursor.isdecimal():
+        if cursor and not _NUMBER.fullmatch(cursor):
             raise InvalidInput(f"{cursor!r} is not a cursor of this list; use its nextCursor")
         first = int(cursor or 0)
         rows = await self._redis.lrange(self._keys.timeline(run_id), first, first + limit)
@@ -189,6 +194,6 @@ def _position(cursor: str | None) -> tuple[float, str]:
     if not cursor:
         return float("inf"), ""
     time, _, run_id = cursor.partition(".")
-    if not time.isdecimal() or not run_id:
+    if not _NUMBER.fullmatch(time) or not run_id:
         raise InvalidInput(f"{cursor!r} is not a cursor of this list; use its nextCursor")
     return float(time), run_id

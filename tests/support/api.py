@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
-from pipeline.api.app import create_app
+from pipeline.api.app import RUNNER, create_app
 from pipeline.api.feed import Feed
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator, Role, issue
@@ -126,7 +126,9 @@ async def serving(
     )
     live = Feed(log, **(feed or {}))
     app = create_app(services, feed=live)
-    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+    server = TestServer(app)
+    await server.start_server(**RUNNER)
+    async with server, aiohttp.ClientSession() as session:
         api = Api(app=app, config=config, services=services, url=str(server.make_url("")).rstrip("/"), session=session, feed=live, webhooks=webhooks)
         yield api
     await webhooks.close()

@@ -1,9 +1,12 @@
 """Log lines tell what went wrong without the values that were at hand."""
 
+import asyncio
 import json
 
 import pytest
 import structlog
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from pipeline import logs
 
@@ -26,3 +29,18 @@ def test_a_traceback_shows_no_local_variables(format: str, capsys: pytest.Captur
         line = json.loads(shown.splitlines()[0])
         assert (line["event"], line["jobId"], line["level"]) == ("it broke", "1", "error")
         assert "Traceback" in line["exception"]
+
+
+async def test_a_request_that_is_no_http_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json")
+    try:
+        async with TestServer(web.Application()) as server:
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            writer.write(b"GET / HTTP/1.1\nHost: test\nAuthorization: Bearer do-not-tell\n\n")
+            assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+    finally:
+        structlog.reset_defaults()
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["level"]) == ("Error handling request from 127.0.0.1: BadStatusLine", "warning")
+    assert "do-not-tell" not in str(line)
