@@ -88,9 +88,11 @@ class Log:
         return str(rows[0][0]) if rows else None
 
     async def last(self) -> str:
-        """The cursor of the newest event; `0-0` when there never was one."""
-        rows = await self._redis.xrevrange(self.key, count=1)
-        return str(rows[0][0]) if rows else "0-0"
+        """The cursor of the newest event, also of one that was trimmed; `0-0` when there never was one."""
+        try:
+            return str((await self._redis.xinfo_stream(self.key))["last-generated-id"])
+        except ResponseError:
+            return "0-0"  # there is no log yet
 
     async def trim(self, *, max_age_ms: int, max_bytes: int, now: int) -> str | None:
         """Drop events past an age or beyond a size, but none that a consumer group has yet to acknowledge.
@@ -131,7 +133,7 @@ class Log:
         """Whether a consumer group has acknowledged every entry up to `cursor`."""
         for found in await self._groups():
             if found["name"] == group:
-                return _order(await self._needed(found)) > _order(cursor)
+                return not await self._redis.xrange(self.key, min=await self._needed(found), max=cursor, count=1)
         return False
 
     @property

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.api.feed import Feed
+from pipeline.jobs.calls import now_ms
 from pipeline.store.log import Event
 from tests.support.api import Api, serving
 
@@ -166,6 +167,15 @@ async def test_a_cursor_older_than_the_log_is_a_gap(api: Api) -> None:
     async with _stream(api, last="1-0") as stream:
         gap = await stream.next()
         assert (gap["event"], gap["data"]) == ("gap", {"after": "1-0", "earliest": kept})
+        assert await stream.ids(1) == ["evt_b"]
+
+
+async def test_a_log_that_was_trimmed_to_nothing_is_followed_like_any_other(api: Api) -> None:
+    await _tell(api, "a")
+    await api.services.log.trim(max_age_ms=0, max_bytes=1 << 40, now=now_ms() + 1000)
+    assert await api.services.redis.xlen(api.services.log.key) == 0
+    async with _stream(api) as stream:
+        await _tell(api, "b")
         assert await stream.ids(1) == ["evt_b"]
 
 

@@ -40,6 +40,19 @@ async def test_a_cursor_before_what_is_kept_is_gone_and_says_what_is_left(redis:
     assert len(await log.after("", limit=10)) == 2
 
 
+async def test_who_had_read_all_that_was_trimmed_missed_nothing(redis: Redis) -> None:
+    log = Log(redis, KEY)
+    cursors = await fill(redis, 1, 2)
+    await log.trim(max_age_ms=HOUR, max_bytes=1 << 30, now=10 * HOUR)
+    assert await redis.xlen(KEY) == 0
+    assert await log.after(cursors[1], limit=10) == []
+    (later,) = await fill(redis, 10 * HOUR)
+    assert [found.cursor for found in await log.after(cursors[1], limit=10)] == [later]
+    with pytest.raises(Gone) as gone:
+        await log.after(cursors[0], limit=10)
+    assert gone.value.earliest == later
+
+
 async def test_a_cursor_that_is_none_is_refused(redis: Redis) -> None:
     with pytest.raises(InvalidInput, match="not a cursor"):
         await Log(redis, KEY).after("yesterday", limit=1)
