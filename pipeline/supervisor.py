@@ -108,8 +108,9 @@ class Supervisor:
                     self.on_ready({key: value for child in self._children for key, value in (child.ready or {}).items()})
             if store and time.monotonic() - store_checked >= STORE_CHECK_SECONDS:
                 store_checked = time.monotonic()
-                if not store.answers():
-                    log.error("embedded store does not answer; starting it again")
+                # One that lives will answer, or die; to wait for it here would hold up everything else.
+                if not store.answers() and not store.lives():
+                    log.error("embedded store died; starting it again")
                     with contextlib.suppress(ConfigError):
                         store.attach()
         return 0

@@ -22,8 +22,9 @@ START_SECONDS = 60.0
 class EmbeddedStore:
     """Attaches this process to the store of a data folder, starting it if nobody has.
 
-    Every attached process holds a shared lock on `store.holders`, which the kernel drops when it dies, however it dies.
-    `detach` shuts the store down if no other process holds it.
+    Every attached process holds a shared lock on `holders.lock`, which the kernel drops when it dies, however it dies.
+    `detach` shuts the store down if no other process holds it. The server itself holds `server.lock` in the same way: one that
+    lives but does not answer (a stalled disk, a long load) must not get a second one beside it on the same append-only file.
     """
 
     def __init__(self, data_dir: Path, *, maxmemory: int | None = None) -> None:
@@ -52,8 +53,7 @@ class EmbeddedStore:
             if self._holders is None:
                 self._holders = os.open(self.folder / "holders.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._holders, fcntl.LOCK_SH)
-            if not self.answers():
-                self._start()
+            self._bring_up()
         return self.url
 
     def detach(self) -> bool:
@@ -71,6 +71,13 @@ class EmbeddedStore:
             os.close(self._holders)
             self._holders = None
         return last
+
+    def lives(self) -> bool:
+        """Whether a server of this folder is there, answering or not."""
+        lock = self._server_lock()
+        if lock is not None:
+            os.close(lock)
+        return lock is None
 
     def answers(self) -> bool:
         """Whether the store listens and is ready (not, for instance, still loading its file)."""
@@ -91,26 +98,53 @@ class EmbeddedStore:
         finally:
             os.close(lock)
 
-    def _start(self) -> None:
+    def _bring_up(self) -> None:
+        """Return when the store answers; one that lives is waited for, or for its end."""
+        deadline = time.monotonic() + START_SECONDS
+        started = False
+        while not self.answers():
+            lock = self._server_lock()
+            if lock is not None and not started:
+                self._launch(lock)
+                started = True
+            elif lock is not None:
+                os.close(lock)
+                raise ConfigError(f"the embedded store did not start; {self._end_of_log()}")
+            elif time.monotonic() > deadline:
+                raise ConfigError(f"the embedded store is alive but does not answer (is its disk stalled, its data large?); {self._end_of_log()}")
+            time.sleep(0.01)
+
+    def _server_lock(self) -> int | None:
+        """The lock that a server of this folder holds for as long as it lives; None if one does."""
+        lock = os.open(self.folder / "server.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        return lock
+
+    def _end_of_log(self) -> str:
+        log = self.folder / "valkey.log"
+        tail = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+        return "the end of its log:\n  " + "\n  ".join(tail) + f"\n  (whole log: {log})"
+
+    def _launch(self, lock: int) -> None:
+        """Start the server and leave `lock` to it."""
         self.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.socket.parent != self.folder:
             _refuse_foreign(self.socket.parent)
             (self.folder / "socket.path").write_text(f"{self.socket}\n")
         self.socket.unlink(missing_ok=True)
-        log = self.folder / "valkey.log"
         # By way of a shell that ends at once: the store is nobody's child, so it outlives us and leaves no zombie; in a session of
         # its own, because Ctrl-C in the terminal is for the service, which shuts the store down when it is done.
-        started = subprocess.run(
-            ["sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!', "sh", str(log), str(_binary()), *self._settings()],
-            stdout=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True, check=True,
-        )  # fmt: skip
-        pid = int(started.stdout)
-        deadline = time.monotonic() + START_SECONDS
-        while not self.answers():
-            if not _alive(pid) or time.monotonic() > deadline:
-                tail = log.read_text(errors="replace").splitlines()[-5:]
-                raise ConfigError("the embedded store did not start; the end of its log:\n  " + "\n  ".join(tail) + f"\n  (whole log: {log})")
-            time.sleep(0.01)
+        try:
+            subprocess.run(
+                ["sh", "-c", '"$@" </dev/null >>valkey.log 2>&1 &', "sh", str(_binary()), *self._settings()],
+                cwd=self.folder, start_new_session=True, check=True, pass_fds=[lock],
+            )  # fmt: skip
+        finally:
+            os.close(lock)
 
     def _settings(self) -> list[str]:
         settings = {
@@ -149,14 +183,6 @@ def _refuse_foreign(folder: Path) -> None:
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigError(f"{folder} belongs to another user or is open to others; remove it, or set XDG_RUNTIME_DIR")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _memory() -> int:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.store import connection
+from pipeline.store import connection, embedded
 from pipeline.store.embedded import EmbeddedStore
 
 
@@ -112,3 +112,21 @@ async def test_a_store_that_is_not_there_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"redis\.url: the store did not answer"):
         await asyncio.wait_for(connection.wait_until_up(redis, seconds=0.2), 10)
     await redis.aclose()
+
+
+def test_a_store_that_is_alive_but_does_not_answer_gets_no_second_server_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers on one append-only file would each lose what the other accepted; a stalled disk or a long load is no death."""
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.2)
+    store = EmbeddedStore(tmp_path)
+    store.attach()
+    (server,) = servers(store)
+    server.suspend()
+    try:
+        with pytest.raises(ConfigError, match="alive but does not answer"):
+            EmbeddedStore(tmp_path).attach()
+        assert servers(store) == [server]
+    finally:
+        server.resume()
+        for left in servers(store):
+            left.kill()
+            left.wait()
