@@ -26,9 +26,17 @@ async def recover(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_
 
 
 async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS) -> None:
+    away = False
     while True:
         try:
+            if away:
+                # Nobody could renew a lock meanwhile: this check only marks, so that the workers take theirs again first.
+                await redis.delete(keys.key("stalled"))
             await recover(redis, keys, interval_ms=interval_ms)
+            away = False
         except STORE_ERRORS as error:
+            away = True
             log.warning("stalled jobs not checked", queue=keys.queue, error=str(error))
+        except Exception:
+            log.exception("stalled jobs not checked; it is tried again", queue=keys.queue)
         await asyncio.sleep(interval_ms / 1000)

@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from pipeline.jobs import calls, stalled
 from pipeline.jobs.model import Context, Job
+from pipeline.jobs.worker import FETCH
+from pipeline.store import connection
 from tests.redis.test_worker import Bench, config
 from tests.support.events import count, events_until
 from tests.support.valkey import Valkey
@@ -200,5 +204,37 @@ async def test_progress_that_cannot_be_reported_fails_no_attempt(tmp_path: Path)
             events = await events_until(bench.log, count("job.completed", 1), seconds=10)
         assert [event.data["attempts"] for event in events if event.type == "job.completed"] == [1]
         assert attempts == [1]
+        await bench.blocking.aclose()
+        await bench.redis.aclose()
+
+
+async def test_the_first_check_after_an_outage_only_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The locks ran out because nobody could renew them: the workers, which are alive, take them again first."""
+    failed, checked = asyncio.Event(), asyncio.Event()
+    recover = stalled.recover
+
+    async def watched(*arguments: Any, **options: Any) -> list[str]:
+        try:
+            found = await recover(*arguments, **options)
+        except connection.STORE_ERRORS:
+            failed.set()
+            raise
+        checked.set()
+        return found
+
+    monkeypatch.setattr(stalled, "recover", watched)
+    with Valkey(tmp_path / "store", appendfsync="always") as server:
+        bench = Bench(server.socket_url, config())
+        job_id = await bench.add()
+        await FETCH(bench.redis, *calls.move_to_active(bench.keys, token="t", lock_ms=1, worker="w"))
+        await bench.redis.sadd(bench.keys.key("stalled"), job_id)
+        server.kill()
+        checking = asyncio.create_task(stalled.run(bench.redis, bench.keys, interval_ms=200))
+        await failed.wait()
+        server.start()
+        await asyncio.wait_for(checked.wait(), 10)
+        checking.cancel()
+        assert await bench.left_active() == [job_id]
+        assert await bench.redis.smembers(bench.keys.key("stalled")) == {job_id}
         await bench.blocking.aclose()
         await bench.redis.aclose()
