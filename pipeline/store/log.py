@@ -102,11 +102,9 @@ class Log:
         oldest = f"{max(now - max_age_ms, 0)}-0"
         size = await self._redis.memory_usage(self.key) or 0
         if size > max_bytes:
-            # Entries are of like size on average; the rest goes at the next turn.
+            # Entries are of like size on average.
             surplus = int(await self._redis.xlen(self.key) * (1 - max_bytes / size)) + 1
-            rows = await self._redis.xrange(self.key, count=min(surplus, 10_000))
-            if rows:
-                oldest = max(oldest, str(rows[-1][0]), key=_order)
+            oldest = max(oldest, await self._last_of_first(surplus), key=_order)
         holder = None
         for group in await self._groups():
             needed = await self._needed(group)
@@ -119,6 +117,14 @@ class Log:
             await self._redis.set(self._trimmed_key, str(dropped[0][0]))
             await self._redis.xtrim(self.key, minid=oldest, approximate=False)
         return holder
+
+    async def _last_of_first(self, entries: int) -> str:
+        """The cursor of the last of the log's first so many entries."""
+        cursor = "0-0"
+        while entries > 0 and (rows := await self._redis.xrange(self.key, min=f"({cursor}", count=min(entries, 1_000))):
+            cursor = str(rows[-1][0])
+            entries -= len(rows)
+        return cursor
 
     async def behind(self, now: int) -> dict[str, int]:
         """For each consumer group, the age in ms of the oldest event it has not acknowledged; 0 if it has seen all."""

@@ -8,6 +8,7 @@ import orjson
 import structlog
 
 from pipeline.config import Retention
+from pipeline.errors import NotFound
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
 from pipeline.store.connection import STORE_ERRORS, Store
@@ -60,9 +61,9 @@ class Recovery:
 
     async def look(self, now: int) -> None:
         """One round."""
-        await self._recover_jobs()
-        await self._forget_runs(now)
         self.held_by = await self._log.trim(max_age_ms=self._retention.events, max_bytes=self._retention.log_bytes, now=now)
+        await self._forget_runs(now)
+        await self._recover_jobs()
 
     # --- jobs that will not report ----------------------------------------------------------------------------------
 
@@ -71,17 +72,20 @@ class Recovery:
 
         So the end of the log is noted; when the engine has acknowledged all up to there and the run still waits, it is true.
         """
-        last = await self._log.last()
-        seen: dict[_Suspect, str] = {}
+        known: dict[_Suspect, str] = {}
+        fresh: list[_Suspect] = []
         async for run, step_id in self._unreported():
-            step = run.steps[step_id]
-            suspect = _Suspect(run.id, step_id, step.n)
-            noted = self._suspects.get(suspect, last)
-            if suspect in self._suspects and await self._log.acknowledged(GROUP, noted):
+            suspect = _Suspect(run.id, step_id, run.steps[step_id].n)
+            noted = self._suspects.get(suspect)
+            if noted is None:
+                fresh.append(suspect)
+            elif await self._log.acknowledged(GROUP, noted):
                 await self._resolve(suspect)
             else:
-                seen[suspect] = noted
-        self._suspects = seen
+                known[suspect] = noted
+        # Asked for afterwards: whatever ended before it was looked at has its event before this.
+        last = await self._log.last() if fresh else ""
+        self._suspects = known | dict.fromkeys(fresh, last)
 
     async def _unreported(self) -> AsyncIterator[tuple[Run, str]]:
         """(run, step id) of each running step whose job is gone or has finished."""
@@ -94,16 +98,22 @@ class Recovery:
                 for step_id, step in run.steps.items()
                 if step.status == StepStatus.RUNNING and step.job_id
             ]
+            keys = [await self._job_key(run, step_id) for run, step_id in waiting]
             async with self._redis.pipeline(transaction=False) as pipe:
-                for run, step_id in waiting:
-                    pipe.hmget(await self._job_key(run, step_id), "timestamp", "finishedOn")
+                for key in keys:
+                    pipe.hmget(key, "timestamp", "finishedOn")
                 found = await pipe.execute()
-            for (run, step_id), (timestamp, finished) in zip(waiting, found, strict=True):
-                if timestamp is None or finished is not None:
+            for (run, step_id), key, (timestamp, finished) in zip(waiting, keys, found, strict=True):
+                if key and (timestamp is None or finished is not None):
                     yield run, step_id
 
     async def _job_key(self, run: Run, step_id: str) -> str:
-        definition = await self._definitions.pinned(run.digest)
+        """Empty for a run whose definition is gone: it cannot be moved."""
+        try:
+            definition = await self._definitions.pinned(run.digest)
+        except NotFound as error:
+            log.error("run cannot go on", runId=run.id, reason=error.message)
+            return ""
         return self._queues.keys(definition.steps[step_id].queue).key(str(run.steps[step_id].job_id))
 
     async def _resolve(self, suspect: _Suspect) -> None:
@@ -124,10 +134,12 @@ class Recovery:
 
     async def _forget_runs(self, now: int) -> None:
         cutoff = now - self._retention.runs
-        ids = await self._redis.zrange(self._keys.runs(), "-inf", cutoff, byscore=True, offset=0, num=PAGE)
-        for run in await self._transitions.load_many(ids):
-            if run.status.terminal and (run.finished_at or run.created_at) < cutoff:
+        kept = 0
+        while ids := await self._redis.zrange(self._keys.runs(), "-inf", cutoff, byscore=True, offset=kept, num=PAGE):
+            over = [run for run in await self._transitions.load_many(ids) if run.status.terminal and (run.finished_at or run.created_at) < cutoff]
+            for run in over:
                 await self._transitions.forget(run)
+            kept += len(ids) - len(over)
 
 
 def _outcome(suspect: _Suspect, fields: dict[str, str]) -> Outcome | None:
@@ -136,12 +148,20 @@ def _outcome(suspect: _Suspect, fields: dict[str, str]) -> Outcome | None:
         return JobLost(step=suspect.step, n=suspect.n)
     if "finishedOn" not in fields:
         return None
-    failed = "failedReason" in fields and "returnvalue" not in fields
+    result, error = None, None
+    if "failedReason" in fields and "returnvalue" not in fields:
+        error = fields["failedReason"] or "failed"
+    else:
+        written = fields.get("returnvalue", "null")
+        try:
+            result = orjson.loads(written)
+        except orjson.JSONDecodeError:
+            error = f"its result is not JSON: {written[:100]!r}"
     return JobEnded(
         step=suspect.step,
         n=suspect.n,
-        result=None if failed else orjson.loads(fields.get("returnvalue", "null")),
-        error=(fields.get("failedReason") or "failed") if failed else None,
+        result=result,
+        error=error,
         attempts=int(fields.get("atm", 1)),
         started_at=int(fields["processedOn"]) if "processedOn" in fields else None,
         finished_at=int(fields["finishedOn"]),

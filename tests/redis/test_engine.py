@@ -17,10 +17,11 @@ from pipeline.store.idempotency import Answer, Claim
 from pipeline.store.keys import Keys
 from pipeline.store.log import Event, Group, Log, event_id
 from pipeline.workflows import engine as engine_module
+from pipeline.workflows import recovery as recovery_module
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import Engine
-from pipeline.workflows.model import RunStatus, StepStatus
+from pipeline.workflows.model import Run, RunStatus, StepStatus
 from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
@@ -294,6 +295,46 @@ async def test_a_job_that_ran_and_was_removed_by_retention_is_not_dispatched_aga
     assert (await house.status(run_id))["two"] == "running"
 
 
+async def test_a_job_that_ends_while_recovery_looks_is_not_taken_for_lost(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the log is noted after the job was seen to be gone: its event is then known to lie before it."""
+    run_id = await house.start()
+    await house.turn()
+    original = house.recovery._unreported
+
+    async def unreported() -> AsyncIterator[tuple[Run, str]]:
+        monkeypatch.setattr(house.recovery, "_unreported", original)
+        await house.redis.delete(house.queues.keys("first").key(f"{run_id}_one_1"), house.queues.keys("first").key("wait"))
+        await house.ended(run_id, "one", {"value": 1})
+        async for found in original():
+            yield found
+
+    monkeypatch.setattr(house.recovery, "_unreported", unreported)
+    await house.recovery.look(now_ms())
+    await house.recovery.look(now_ms())
+    assert await house.waiting("first") == []
+    await house.turn()
+    assert (await house.status(run_id))["two"] == "running"
+
+
+async def test_what_cannot_be_recovered_holds_up_nothing_else(house: House, valkey: Valkey) -> None:
+    odd, orphan, lost, old = [await house.start() for _ in range(4)]
+    await house.runs.cancel(old, by="me")
+    keys = house.queues.keys("first")
+    # What a foreign worker in Python writes of `float("nan")`.
+    await house.redis.hset(keys.key(f"{odd}_one_1"), mapping={"returnvalue": "NaN", "finishedOn": now_ms(), "processedOn": now_ms(), "atm": 1})
+    await house.redis.delete(keys.key(f"{orphan}_one_1"), keys.key(f"{lost}_one_1"), keys.key("wait"))
+    state = await house.redis.hget(house.keys.run(orphan), "state")
+    await house.redis.hset(house.keys.run(orphan), "state", state.replace(house.definitions.current["chain"].digest, "gone"))
+    await house.turn()
+    for _ in range(2):
+        await house.recovery.look(now_ms() + CONFIG.retention.runs + HOUR)
+    run = await house.runs.get(odd)
+    assert run
+    assert (run.status, run.steps["one"].error) == (RunStatus.FAILED, "its result is not JSON: 'NaN'")
+    assert await house.waiting("first") == [f"{lost}_one_2"]
+    assert await house.runs.get(old) is None
+
+
 async def test_a_job_finished_by_a_foreign_worker_moves_its_run(house: House) -> None:
     run_id = await house.start()
     key = house.queues.keys("first").key(f"{run_id}_one_1")
@@ -311,6 +352,15 @@ async def test_runs_past_their_retention_are_forgotten_and_running_ones_kept(hou
     assert await house.runs.get(old) is None
     assert await house.runs.get(running) is not None
     assert [run["runId"] for run in (await house.runs.list()).items] == [running]
+
+
+async def test_retention_keeps_up_and_is_not_held_up_by_runs_that_still_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_module, "PAGE", 2)
+    running = [await house.start() for _ in range(3)]
+    for _ in range(7):
+        await house.runs.cancel(await house.start(), by="me")
+    await house.recovery.look(now_ms() + CONFIG.retention.runs + HOUR)
+    assert sorted(run["runId"] for run in (await house.runs.list()).items) == sorted(running)
 
 
 async def test_an_entry_that_always_raises_fails_its_run_with_the_reason(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,10 +92,10 @@ async def test_a_group_that_holds_nothing_back_is_not_named(redis: Redis) -> Non
 
 async def test_a_log_beyond_its_size_is_trimmed(redis: Redis) -> None:
     log = Log(redis, KEY)
-    await log.append([event(number) for number in range(5000)])
+    await log.append([event(number) for number in range(25_000)])
     size = await redis.memory_usage(KEY)
-    await log.trim(max_age_ms=HOUR, max_bytes=size // 2, now=1)
-    assert 2000 < await redis.xlen(KEY) < 3000
+    await log.trim(max_age_ms=HOUR, max_bytes=size // 5, now=1)
+    assert 4000 < await redis.xlen(KEY) < 6000
 
 
 async def test_a_group_outlives_an_emptied_store(redis: Redis) -> None:
