@@ -26,7 +26,7 @@ async def receive(request: web.Request) -> web.Response:
         event = request.app[SECRET].verify(body, dict(request.headers))
     except (WebhookVerificationError, ValueError) as error:
         # The package lets ValueError escape for malformed headers; to a subscriber both mean: not genuine.
-        say(verified=False, reason=str(error))
+        say(verified=False, id=request.headers.get("webhook-id"), reason=str(error))
         return web.Response(status=401, text="the signature does not fit\n")
     id = request.headers["webhook-id"]
     seen = request.app[SEEN]
@@ -58,19 +58,20 @@ def create_app(secret: str) -> web.Application:
     return app
 
 
-async def serve(port: int, secret: str) -> None:
+async def serve(host: str, port: int, secret: str) -> None:
     runner = web.AppRunner(create_app(secret))
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    say(listening=f"http://127.0.0.1:{runner.addresses[0][1]}/hooks")
+    await web.TCPSite(runner, host, port).start()
+    say(listening=f"http://{host}:{runner.addresses[0][1]}/hooks")
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Receive Hookline's webhooks and verify them.")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port")
     arguments = parser.parse_args()
     secret = os.environ.get("ANALYSIS_WEBHOOK_SECRET")
     if not secret:
         sys.exit("set ANALYSIS_WEBHOOK_SECRET to the endpoint's secret (whsec_…)")
-    asyncio.run(serve(arguments.port, secret))
+    asyncio.run(serve(arguments.host, arguments.port, secret))

@@ -29,13 +29,16 @@ class Row:
     error: str | None = None
     received: dict[str, str] = field(default_factory=dict)
     """Event id → type, of the webhooks that arrived with a valid signature."""
-    unverified: int = 0
+    due: set[str] = field(default_factory=set)
+    """Ids of the events that a webhook has to tell."""
     started: float = field(default_factory=time.monotonic)
     seconds: float | None = None
 
     def heard(self, event: dict[str, Any]) -> str | None:
         """Take in an event of the run; returns what to say about it, if anything."""
         data, kind = event["data"], event["type"]
+        if kind != "job.progress":
+            self.due.add(event["id"])
         step = data.get("step")
         if kind == "job.progress":
             self.progress[step] = data["progress"]
@@ -64,6 +67,8 @@ class Board:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.rows: dict[str, Row] = {}
+        self.forged: list[str] = []
+        """`webhook-id` of each webhook whose signature did not fit."""
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self.table) if console.is_terminal else None
 
     def __enter__(self) -> "Board":
@@ -102,7 +107,7 @@ class Board:
         )
         for row in self.rows.values():
             cells = [self._step(row, step) for step in STEPS]
-            verified, received = len(row.received), len(row.received) + row.unverified
+            verified, received = len(row.received), len(row.received) + sum(id in row.due for id in self.forged)
             time_taken = f"{row.seconds:.1f} s" if row.seconds is not None else ""
             table.add_row(row.document, *cells, state(row.status), f"{verified}/{received}", time_taken)
         return table

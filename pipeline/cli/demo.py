@@ -1,6 +1,7 @@
 """`hookline demo`: a real service, six real documents, and every signed webhook checked by a real subscriber."""
 
 import asyncio
+import base64
 import contextlib
 import importlib.util
 import json
@@ -53,9 +54,11 @@ class _Demo:
         """What was heard of runs whose id we did not know yet."""
         self._changed = asyncio.Event()
         self._expected: dict[str, Any] = json.loads((DOCUMENTS / "expected.json").read_text())
-        self._secret = "whsec_" + _base64(32)
+        self._secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         self._jwt = secrets.token_urlsafe(32)
         self._mails = 0
+        self._undelivered: str | None = None
+        """Why a webhook will not arrive any more."""
 
     async def run(self) -> int:
         folder = Path(tempfile.mkdtemp(prefix="hookline-demo-"))
@@ -69,7 +72,7 @@ class _Demo:
                 followed = await stack.enter_async_context(_background(self._follow(client)))
                 with self._board:
                     started = await self._start(client, folder)
-                    reason = await self._wait(client, followed)
+                    reason = await self._wait(followed)
                 self._board.finish()
                 code = self._verdict(started, reason)
                 if self._keep:
@@ -122,6 +125,8 @@ class _Demo:
         config["notifications"] = {"email": f"mailto://127.0.0.1:{smtp}/?from=hookline@example.com&to=compliance@example.com&mode=insecure"}
         config["webhooks"] = {
             "allow_networks": ["127.0.0.0/8"],
+            # A subscriber that refuses should show within the demo's own time.
+            "schedule": ["0s", "1s", "3s"],
             "endpoints": [{"id": "analysis", "url": hooks, "types": list(SUBSCRIBED), "secret": self._secret}],
         }
         path = folder / "config.yaml"
@@ -170,12 +175,17 @@ class _Demo:
             take(line)
 
     async def _follow(self, client: Client) -> None:
-        """Each event of the service, as it happens."""
-        async for event in client.follow(types=("job.progress", "workflow.*")):
+        """Each event of the service, from its first on."""
+        async for event in client.follow(after="0-0", types=("job.progress", *SUBSCRIBED, "delivery.exhausted", "endpoint.disabled")):
             self._heard(event)
 
     def _heard(self, event: dict[str, Any]) -> None:
-        run_id = event["data"].get("runId")
+        self._changed.set()
+        data = event["data"]
+        if event["type"] in ("delivery.exhausted", "endpoint.disabled"):
+            self._undelivered = f"the subscriber did not take {data['eventType']}: {data.get('error') or data.get('reason')}"
+            return
+        run_id = data.get("runId")
         row = self._by_run.get(run_id)
         if row is None:
             self._early.setdefault(run_id, []).append((self._heard, event))
@@ -183,7 +193,6 @@ class _Demo:
         said = row.heard(event)
         if said:
             self._board.say(f"{row.document}: {said}")
-        self._changed.set()
 
     async def _listen(self, lines: asyncio.StreamReader) -> None:
         """Each line of the subscriber: a webhook that it verified, or did not."""
@@ -191,34 +200,32 @@ class _Demo:
             self._delivered(json.loads(line))
 
     def _delivered(self, said: dict[str, Any]) -> None:
+        self._changed.set()
+        if not said["verified"]:
+            self._board.forged.append(said["id"])
+            self._board.say(f"webhook received, signature not verified: {said['reason']}")
+            return
         run_id = said.get("runId")
         row = self._by_run.get(str(run_id))
         if row is None:
             self._early.setdefault(str(run_id), []).append((self._delivered, said))
             return
-        if said["verified"]:
-            row.received[said["id"]] = said["type"]
-            self._board.say(f"{row.document}: webhook {said['type']}{' of ' + said['step'] if said.get('step') else ''} received, signature verified")
-        else:
-            row.unverified += 1
-        self._changed.set()
+        row.received[said["id"]] = said["type"]
+        self._board.say(f"{row.document}: webhook {said['type']}{' of ' + said['step'] if said.get('step') else ''} received, signature verified")
 
-    async def _wait(self, client: Client, followed: "asyncio.Task[None]") -> str | None:
-        """Until every run has ended and each of its events has arrived; a reason if that takes too long."""
+    async def _wait(self, followed: "asyncio.Task[None]") -> str | None:
+        """Until every run has ended and each of its events has arrived; a reason if they cannot, or that takes too long."""
+        rows = self._board.rows.values()
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while any(row.seconds is None for row in self._board.rows.values()):
+                while any(row.seconds is None for row in rows):
                     await self._change(followed)
-                for row in self._board.rows.values():
-                    due = {
-                        event["id"]
-                        async for event in client.timeline(row.run_id)
-                        if event["type"] in ("job.completed", "job.failed") or event["type"].startswith("workflow.")
-                    }
-                    while not due <= row.received.keys():
-                        await self._change(followed)
+                while not all(row.due <= row.received.keys() for row in rows):
+                    if self._undelivered:
+                        return self._undelivered
+                    await self._change(followed)
         except TimeoutError:
-            slow = [row.document for row in self._board.rows.values() if row.seconds is None]
+            slow = [row.document for row in rows if row.seconds is None]
             return f"not done after {DEADLINE_SECONDS:.0f} s: {', '.join(slow) or 'webhooks are missing'}"
         return None
 
@@ -243,13 +250,15 @@ class _Demo:
             wrong.append(f"{original.document}: the run is {original.status} ({original.error})")
         rows = self._board.rows.values()
         verified = sum(len(row.received) for row in rows)
-        unverified = sum(row.unverified for row in rows)
         for line in [*([reason] if reason else []), *wrong]:
             out.print(f"[red]✗[/] {line}", soft_wrap=True)
         out.print(f"{self._mails} e-mails sent, {time.monotonic() - started:.1f} s")
         met = sum(1 for name, expected in self._expected.items() if not _differs(self._board.rows[name], expected))
-        out.print(f"{met} of {len(self._expected)} as expected · {verified + unverified} webhooks received, {verified} verified", soft_wrap=True)
-        return 1 if reason or wrong or unverified else 0
+        out.print(
+            f"{met} of {len(self._expected)} as expected · {verified + len(self._board.forged)} webhooks received, {verified} verified",
+            soft_wrap=True,
+        )
+        return 1 if reason or wrong or self._board.forged else 0
 
 
 def _differs(row: Row, expected: dict[str, Any]) -> str | None:
@@ -289,9 +298,3 @@ async def _background(coroutine: Any) -> AsyncIterator["asyncio.Task[None]"]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _base64(size: int) -> str:
-    import base64
-
-    return base64.b64encode(secrets.token_bytes(size)).decode()
