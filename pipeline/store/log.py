@@ -170,7 +170,6 @@ class Group:
         self.group = group
         self._consumer = consumer
         self._claimed_at = float("-inf")
-        self._created = False
 
     async def create(self) -> None:
         """Make the group, from the beginning of the log, if it does not exist."""
@@ -179,19 +178,16 @@ class Group:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-        self._created = True
 
     async def read(self, *, count: int, block_ms: int) -> list[Event]:
         """The next entries: those a dead consumer left unacknowledged (looked for every second), then new ones."""
-        if not self._created:
-            await self.create()
         try:
             return await self._read(count, block_ms)
         except ResponseError as error:
-            # Somebody emptied the store under us: begin with what is written from now on.
-            self._created = "NOGROUP" not in str(error)
-            if self._created:
+            # Not asked for beforehand: a full store refuses to make a group even where there is one.
+            if "NOGROUP" not in str(error):
                 raise
+            await self.create()
             return []
 
     async def _read(self, count: int, block_ms: int) -> list[Event]:

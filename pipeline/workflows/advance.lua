@@ -5,6 +5,8 @@
 -- ARGV[5] consumer group and ARGV[6] log entry to acknowledge, or ''
 -- Returns 1, or 0 if the version has moved.
 if redis.call('HGET', KEYS[1], 'v') ~= ARGV[1] then return 0 end
+-- Changes nothing: a full store refuses what needs memory, except after a script's first write. Runs under way must be able to end.
+redis.call('HDEL', KEYS[1], '')
 local what = cmsgpack.unpack(ARGV[3])
 for _, job in ipairs(what.jobs) do
   local id = addStandardJob(job[1], job[2])

@@ -390,6 +390,20 @@ async def test_an_entry_that_always_raises_fails_its_run_with_the_reason(house: 
     assert (await house.status(healthy))["two"] == "running"
 
 
+async def test_runs_under_way_go_on_in_a_full_store(house: House) -> None:
+    """Otherwise nothing could be acknowledged, so nothing trimmed, so the store would stay full."""
+    run_id = await house.start()
+    await house.turn()
+    event = await house.ended(run_id, "one", {"value": 1})
+    await house.redis.config_set("maxmemory", 1)
+    try:
+        await house.engine("restarted").handle(await house.group("restarted").read(count=100, block_ms=10))
+        assert await house.status(run_id) == {"run": "running", "one": "completed", "two": "running", "three": "pending"}
+        assert await house.log.acknowledged("engine", event.cursor)
+    finally:
+        await house.redis.config_set("maxmemory", 0)
+
+
 async def test_lists_are_paged_newest_first_and_filtered(house: House) -> None:
     ids = [await house.start() for _ in range(7)]
     await house.runs.cancel(ids[3], by="me")
