@@ -68,7 +68,7 @@ async def test_a_document_that_does_not_end_as_expected_is_named(checkout: Path)
 @pytest.mark.parametrize(
     ("line", "instead", "reason", "last"),
     [
-        ("    app[SECRET] = Webhook(secret)", "    app[SECRET] = Webhook('whsec_' + 'QUFB' * 8)", "answered 401", r"(\d+) webhooks received, 0 verified"),
+        ("app[SECRET] = Webhook(secret)", "app[SECRET] = Webhook('whsec_' + 'QUFB' * 8)", "answered 401", r"(\d+) webhooks received, 0 verified"),
         ("    body = await request.read()", "    return web.Response(status=503)", "answered 503", r"0 webhooks received, 0 verified"),
         ("    body = await request.read()", "    return web.Response(status=410)", "gone", r"0 webhooks received, 0 verified"),
     ],
