@@ -132,7 +132,7 @@ def _responses(route: Route) -> dict[str, Any]:
     if route.query:
         problems |= {422}
     if route.idempotent:
-        problems |= {409}
+        problems |= {400, 409}
     problem = {CONTENT_TYPE: {"schema": _reference(Problem)}}
     answers = {str(status): answer for status in (route.status, *route.also)}
     return answers | {str(status): {"description": _DESCRIPTIONS[status], "content": problem} for status in sorted(problems)}

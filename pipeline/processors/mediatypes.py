@@ -100,7 +100,9 @@ def decoded(data: bytes, declared: str | None) -> tuple[str, bool]:
     named = [match[1].decode() for match in (_CHARSET.search((declared or "").encode()), _CHARSET.search(data, 0, 2048)) if match]
     for encoding in ("utf-8", *named):
         try:
-            return data.decode(encoding), False
-        except (UnicodeDecodeError, LookupError):
+            text = data.decode(encoding)
+            text.encode()  # Python has codecs of its own that make what is no text, or only raise
+        except (UnicodeError, LookupError):
             continue
+        return text, False
     return data.decode("cp1252", errors="replace"), True

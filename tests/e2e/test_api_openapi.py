@@ -87,6 +87,7 @@ async def test_who_may_call_what_is_written_down(document: dict[str, Any]) -> No
     keyed = {
         (path, method) for path, method, operation in _operations(document) if any(p["name"] == "Idempotency-Key" for p in operation["parameters"])
     }
+    assert all({"400", "409"} <= set(paths[path][method]["responses"]) for path, method in keyed)
     posts = {(path, method) for path, method, operation in _operations(document) if method == "post"}
     assert posts - keyed <= {("/api/webhooks/endpoints/{endpointId}/enable", "post"), ("/api/webhooks/endpoints/{endpointId}/pause", "post")}
 

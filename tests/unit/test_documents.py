@@ -111,6 +111,21 @@ def test_encodings(config: Config, content: bytes, declared: str, warned: bool) 
     assert any(warning.startswith("encoding") for warning in result.warnings) == warned
 
 
+@pytest.mark.parametrize(
+    ("content", "declared"),
+    [
+        (b"\xff<meta charset=undefined>", "text/plain"),
+        (b"\xff\\ud800", "text/plain; charset=unicode_escape"),
+        (b"\xff", "text/plain; charset=idna"),
+        (b"\xff", "text/plain; charset=zlib"),
+    ],
+)
+def test_an_encoding_that_is_none(config: Config, content: bytes, declared: str) -> None:
+    result = process(config, "a.txt", content, declared)
+    assert text_of(config, result) == content.decode("cp1252")
+    assert any(warning.startswith("encoding") for warning in result.warnings)
+
+
 def test_a_form_feed_in_a_text_is_no_page(config: Config) -> None:
     assert text_of(config, process(config, "a.txt", b"one\ftwo\r\nthree")) == "one\ntwo\nthree"
 
