@@ -29,6 +29,9 @@ class Timers:
             except STORE_ERRORS as error:
                 log.warning("store away", part="timers", error=str(error))
                 wait = LONGEST_SLEEP
+            except Exception:
+                log.exception("timers failed; it is tried again")
+                wait = LONGEST_SLEEP
             await asyncio.sleep(wait)
 
     async def fire(self, now: int) -> float:

@@ -267,6 +267,33 @@ async def test_timers_fire_once_and_end_what_they_time(house: House) -> None:
     assert await house.redis.zcard(house.keys.timers) == 0
 
 
+async def test_timers_outlive_an_error_that_is_not_the_stores_absence(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that died would be missed by nobody, and no step would time out again."""
+    run_id = await house.start()
+    await house.redis.rename(house.keys.timers, "aside")
+    await house.redis.set(house.keys.timers, "not a sorted set")
+    raised, fired = asyncio.Event(), asyncio.Event()
+    fire = house.timers.fire
+
+    async def watched(now: int) -> float:
+        try:
+            await fire(now + 600_001)
+        except Exception:
+            raised.set()
+            raise
+        fired.set()
+        return 0.01
+
+    monkeypatch.setattr(house.timers, "fire", watched)
+    task = asyncio.create_task(house.timers.run())
+    await asyncio.wait_for(raised.wait(), 5)
+    await house.redis.rename("aside", house.keys.timers)
+    await asyncio.wait([asyncio.create_task(fired.wait()), task], timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert not task.done()
+    task.cancel()
+    assert (await house.status(run_id))["run"] == "failed"
+
+
 async def test_a_job_removed_by_foreign_hands_is_dispatched_again_once_the_engine_has_read_everything(house: House) -> None:
     run_id = await house.start()
     await house.group("e1").create()
