@@ -72,7 +72,10 @@ class Client:
             raise self._unreachable(error) from error
         if response.status >= 400:
             raise RequestFailed(response.status, _problem(response.status, raw))
-        return json.loads(raw) if raw else None
+        try:
+            return json.loads(raw) if raw else None
+        except ValueError:
+            raise self._foreign(method, path) from None
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
@@ -222,7 +225,7 @@ class Client:
     async def _object(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         found = await self.request(method, path, **arguments)
         if not isinstance(found, dict):
-            raise RequestFailed(502, {"detail": f"{self._url} is not a Hookline service: it answered {method} {path} without a JSON object"})
+            raise self._foreign(method, path)
         return found
 
     async def _pages(self, path: str, query: Mapping[str, Any], limit: int | None) -> AsyncIterator[dict[str, Any]]:
@@ -235,6 +238,9 @@ class Client:
             cursor = page["nextCursor"]
             if cursor is None:
                 return
+
+    def _foreign(self, method: str, path: str) -> RequestFailed:
+        return RequestFailed(502, {"detail": f"{self._url} is not a Hookline service: it answered {method} {path} without a JSON object"})
 
     def _unreachable(self, error: Exception) -> Unavailable:
         return Unavailable(f"{self._url} cannot be reached: {str(error) or type(error).__name__}")

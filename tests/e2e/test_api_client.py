@@ -100,14 +100,16 @@ async def test_a_service_that_is_not_there_or_is_not_ours() -> None:
         with pytest.raises(Unavailable, match="cannot be reached"):
             await anext(client.follow())
 
-    async def other(_: web.Request) -> web.Response:
-        return web.Response(status=502, text="<html>")
+    async def other(request: web.Request) -> web.Response:
+        return web.Response(status=int(request.query.get("limit", 502)), text="<html>")
 
     app = web.Application()
     app.router.add_get("/{path:.*}", other)
     async with TestServer(app) as server, Client(str(server.make_url("/"))) as client:
         with pytest.raises(RequestFailed, match="is this a Hookline service"):
             await client.stats()
+        with pytest.raises(RequestFailed, match="is not a Hookline service: it answered GET /api/events without a JSON object"):
+            await client.events(limit=200)
 
 
 async def test_the_token_is_not_in_the_repr() -> None:
