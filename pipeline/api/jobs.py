@@ -139,7 +139,7 @@ async def status(request: web.Request) -> web.Response:
     queue, job_id = request.match_info["queueName"], request.match_info["jobId"]
     require_queue(services.queues.names, queue)
     job = await _find(request, queue, job_id)
-    if job is None or not await _visible(request, job):
+    if job is None or not _visible(request, job):
         raise NotFound(f"there is no job {job_id!r} in queue {queue!r}")
     shown = JobShown(
         job_id=job.job_id,
@@ -185,13 +185,10 @@ async def _find(request: web.Request, queue: str, job_id: str) -> JobStatus | No
         raise
 
 
-async def _visible(request: web.Request, job: JobStatus) -> bool:
-    """Whether the job belongs to the caller: by its data's userId, or else by the run whose step it does."""
-    principal = principal_of(request)
-    if isinstance(job.data, dict) and "userId" in job.data:
-        return principal.owns(job.data["userId"])
-    run = await services_of(request).runs.get(job.origin.run) if job.origin and principal.role == "user" else None
-    return principal.owns(run.user_id if run else None)
+def _visible(request: web.Request, job: JobStatus) -> bool:
+    """Whether the job belongs to the caller: by the run whose step it does, or else by its data's userId."""
+    named = job.data.get("userId") if isinstance(job.data, dict) else None
+    return principal_of(request).owns(job.origin.user if job.origin else named)
 
 
 ROUTES = (

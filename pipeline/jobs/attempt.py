@@ -65,4 +65,5 @@ def origin_of(opts: dict[str, Any]) -> Origin | None:
     mark = opts.get("hookline")
     if not isinstance(mark, dict):
         return None
-    return Origin(run=mark["run"], workflow=mark["workflow"], step=mark["step"], n=int(mark["n"]))
+    run, workflow, step, n = mark["run"], mark["workflow"], mark["step"], int(mark["n"])
+    return Origin(run=run, workflow=workflow, step=step, n=n, user=mark.get("user"), document=mark.get("document"))

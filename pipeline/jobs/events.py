@@ -27,6 +27,14 @@ def _event(type: str, job: Job, now: int, *moment: object, **more: Any) -> Event
         identity: tuple[object, ...] = (job.origin.run, job.origin.step, job.origin.n)
     else:
         identity = (job.queue, job.id, job.timestamp, job.attempt)
-    if isinstance(job.data, dict):
-        data |= {name: job.data[name] for name in ("documentId", "userId") if isinstance(job.data.get(name), str)}
+    data |= _subject(job)
     return Event(id=event_id(type, *identity, *moment), type=type, timestamp=now, data=data | more)
+
+
+def _subject(job: Job) -> dict[str, str]:
+    """Which document a job is about, and whose it is."""
+    named = job.data if isinstance(job.data, dict) else {}
+    user, document = named.get("userId"), named.get("documentId")
+    if job.origin:
+        user, document = job.origin.user, document if isinstance(document, str) else job.origin.document
+    return {name: value for name, value in (("documentId", document), ("userId", user)) if isinstance(value, str)}

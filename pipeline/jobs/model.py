@@ -15,6 +15,10 @@ class Origin:
     step: str
     n: int
     """1 for the first execution, +1 for each manual retry; attempts do not change it."""
+    user: str | None = None
+    """Whose run it is: its jobs and their events are that user's, whatever their data names."""
+    document: str | None = None
+    """The document that the run was started for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

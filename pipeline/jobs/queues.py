@@ -1,7 +1,7 @@
 """The queues as the API and the engine use them: add a job, look at one, count them."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -93,7 +93,7 @@ class Queues:
         if job_id:
             opts["jobId"] = job_id
         if origin:
-            opts["hookline"] = {"run": origin.run, "workflow": origin.workflow, "step": origin.step, "n": origin.n}
+            opts["hookline"] = asdict(origin)
         return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
 
     async def add(self, queue: str, name: str, data: Any, *, claim: Claim | None = None, answer: Answer | None = None) -> Added:

@@ -283,8 +283,7 @@ class _Transition:
     def _subject(self) -> dict[str, Any]:
         run = self._run
         data: dict[str, Any] = {"runId": run.id, "workflow": run.workflow, "version": run.version, "userId": run.user_id}
-        document = run.input.get("documentId") if isinstance(run.input, dict) else None
-        return data | {"documentId": document} if isinstance(document, str) else data
+        return data | {"documentId": run.document_id} if run.document_id is not None else data
 
     # --- the state --------------------------------------------------------------------------------------------------
 

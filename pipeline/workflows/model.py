@@ -83,6 +83,12 @@ class Run:
 class Dispatch:
     """A job to be added for a step."""
 
+    @property
+    def document_id(self) -> str | None:
+        """The document that it was started for, if its input names one."""
+        document = self.input.get("documentId") if isinstance(self.input, dict) else None
+        return document if isinstance(document, str) else None
+
     step: str
     queue: str
     name: str

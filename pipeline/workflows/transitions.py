@@ -127,7 +127,7 @@ class Transitions:
         return bool(await ADVANCE(self._redis, keys, args))
 
     def _add(self, run: Run, job: Dispatch) -> Call:
-        origin = Origin(run=run.id, workflow=run.workflow, step=job.step, n=job.n)
+        origin = Origin(run=run.id, workflow=run.workflow, step=job.step, n=job.n, user=run.user_id, document=run.document_id)
         return self._queues.add_call(job.queue, job.name, job.data, job_id=job.job_id, origin=origin, attempts=job.attempts, backoff=job.backoff)
 
     def _cancel(self, queue: str, job_id: str, reason: str) -> list[Any]:

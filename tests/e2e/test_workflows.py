@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from pipeline.client import Client
+from pipeline.client import Client, RequestFailed
 from tests.support.chains import no_libraries, queue
-from tests.support.runs import outcome
+from tests.support.runs import ends, outcome
 from tests.support.service import Service, token
 
 NAMES = ("work", "fail", "fail_once", "never_end", "eat_memory", "block", "wait_for_ever")
@@ -36,6 +37,13 @@ CONFIG: dict[str, Any] = {
                 "bottom": {"needs": ["left", "right"], "queue": "work", "with": {"text": "left ${{ steps.left.result.got.ms }}"}},
             },
             "output": {"text": "${{ steps.bottom.result.got.text }}"},
+        },
+        "owned": {
+            "version": 1,
+            "steps": {
+                "one": {"queue": "work", "with": {"ms": 1}},
+                "two": {"needs": ["one"], "queue": "work", "with": {"ms": 1, "userId": "${{ input.userId }}"}},
+            },
         },
         "rescue": {
             "version": 1,
@@ -69,6 +77,26 @@ async def test_a_diamond_joins_and_a_skipped_need_counts_as_satisfied(service: S
     assert {step["status"] for step in both["steps"].values()} == {"completed"}
     one = await outcome(service, "diamond", {"right": False})
     assert (one["status"], one["steps"]["right"]["status"], one["steps"]["bottom"]["status"]) == ("completed", "skipped", "completed")
+
+
+async def test_every_event_of_a_run_belongs_to_its_user_and_document_whatever_its_steps_are_given(service: Service) -> None:
+    alice, bob = token("alice", "user"), token("bob", "user")
+    async with Client(service.url, alice) as client, Client(service.url, bob) as other:
+        run_id = (await client.start_run("owned", {"documentId": "doc-1", "userId": "bob"}))["runId"]
+        async for ended in ends(client):
+            if ended == run_id:
+                break
+        told = (await client.events(types=("job.*", "job.progress", "workflow.*"), limit=500))["items"]
+        assert Counter(event["type"] for event in told) == {
+            "workflow.started": 1, "job.progress": 2, "job.completed": 2, "workflow.step.completed": 2, "workflow.completed": 1,
+        }  # fmt: skip
+        assert {(event["data"]["runId"], event["data"]["userId"], event["data"]["documentId"]) for event in told} == {(run_id, "alice", "doc-1")}
+        assert (await other.events(limit=500))["items"] == []
+        for step in (await client.run(run_id))["steps"].values():
+            assert (await client.job("work", step["jobId"]))["state"] == "completed"
+            with pytest.raises(RequestFailed) as refused:
+                await other.job("work", step["jobId"])
+            assert refused.value.status == 404
 
 
 async def test_a_failed_attempt_is_tried_again(service: Service) -> None:
