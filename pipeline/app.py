@@ -18,13 +18,15 @@ from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
 from pipeline.errors import AttemptFailed, ConfigError
+from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.isolation import IsolatedPool
 from pipeline.jobs.queues import Queues
-from pipeline.jobs.registry import resolve_all
-from pipeline.jobs.runner import Runner
+from pipeline.jobs.registry import Processor, resolve_all
+from pipeline.jobs.runner import Elsewhere, Runner
 from pipeline.jobs.watchdog import Watchdog
 from pipeline.jobs.worker import Worker
+from pipeline.processors.push import PushProcessor
 from pipeline.storage import Storage
 from pipeline.store import connection
 from pipeline.store.connection import Store
@@ -39,7 +41,9 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
-from webhooks import Declared, WebhookError, Webhooks
+from webhooks import Declared, Guard, WebhookError, Webhooks
+from webhooks.sender import Sender
+from webhooks.signing import key_of
 
 Part = Literal["api", "engine", "webhooks", "worker"]
 ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
@@ -115,19 +119,24 @@ class _House:
         queues = {queue: processors for queue, processors in resolve_all(self._config).items() if processors}
         blocking = connection.connect(self._url, connections=len(queues) + 1)
         stack.push_async_callback(blocking.aclose)
-        pools: dict[str, IsolatedPool] = {}
+        elsewhere: dict[str, Elsewhere] = {}
         workers: list[Worker] = []
         warming: list[asyncio.Task[None]] = []
         stack.push_async_callback(_cancel, warming)
         for queue, processors in queues.items():
             settings = self._config.queues[queue]
             for processor in processors.values():
-                if processor.kind == "isolated" and processor.path not in pools:
+                if processor.path in elsewhere:
+                    continue
+                if processor.kind == "isolated":
                     # More children than cores would only share them.
-                    pools[processor.path] = IsolatedPool(processor, self._config, min(settings.concurrency, os.cpu_count() or 1))
-                    stack.push_async_callback(pools[processor.path].close)
-                    warming.append(asyncio.create_task(_warm(pools[processor.path], processor.name)))
-            runner = Runner(processors, pools, concurrency=settings.concurrency)
+                    pool = IsolatedPool(processor, self._config, min(settings.concurrency, os.cpu_count() or 1))
+                    elsewhere[processor.path] = pool
+                    stack.push_async_callback(pool.close)
+                    warming.append(asyncio.create_task(_warm(pool, processor.name)))
+                elif processor.kind == "push":
+                    elsewhere[processor.path] = await self._pushed(processor, stack)
+            runner = Runner(processors, elsewhere, concurrency=settings.concurrency)
             stack.callback(runner.close)
             workers.append(Worker(self._redis, blocking, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer))
         tasks = [asyncio.create_task(worker.run(), name=f"worker {queue}") for queue, worker in zip(queues, workers, strict=True)]
@@ -139,6 +148,35 @@ class _House:
 
         stack.push_async_callback(drain)
         log.info("working", queues=list(queues))
+
+    async def _pushed(self, processor: Processor, stack: contextlib.AsyncExitStack) -> PushProcessor:
+        assert self._config.push.secret, "the registry has asked for it"
+        try:
+            key = key_of(self._config.push.secret.get_secret_value())
+        except ValueError as error:
+            raise ConfigError(f"push.secret: {error}") from error
+        return PushProcessor(
+            processor.path,
+            await stack.enter_async_context(Sender(Guard(self._allowed_networks()))),
+            self._callbacks(),
+            self._links(),
+            key=key,
+            timeout=self._config.push.timeout,
+            callback_timeout=self._config.push.callback_timeout,
+        )
+
+    def _callbacks(self) -> Callbacks:
+        return Callbacks(self._redis, prefix=self._config.redis.prefix, bull_prefix=self._config.bullmq.prefix)
+
+    def _links(self) -> Links:
+        server = self._config.server
+        return Links(server.public_url or f"http://{server.host}:{server.port}", self._encryption_keys())
+
+    def _encryption_keys(self) -> list[bytes]:
+        return [base64.b64decode(key.get_secret_value()) for key in self._config.encryption_keys]
+
+    def _allowed_networks(self) -> list[str]:
+        return [*self._config.webhooks.allow_networks, *(LOOPBACK if self._config.dev else ())]
 
     # --- API, engine, webhooks --------------------------------------------------------------------------------------
 
@@ -180,6 +218,8 @@ class _House:
             runs=runs,
             log=self._log,
             storage=storage,
+            callbacks=self._callbacks(),
+            links=self._links(),
             webhooks=webhooks,
             authenticator=Authenticator(self._config.auth),
             matches=webhooks.matches,
@@ -195,8 +235,8 @@ class _House:
                 prefix=self._keys.webhooks,
                 log=self._group("webhooks"),
                 publish=self._publish,
-                encryption_keys=[base64.b64decode(key.get_secret_value()) for key in self._config.encryption_keys],
-                allow_networks=[*settings.allow_networks, *(LOOPBACK if self._config.dev else ())],
+                encryption_keys=self._encryption_keys(),
+                allow_networks=self._allowed_networks(),
                 schedule=settings.schedule,
                 retention=self._config.retention.deliveries,
                 drain=self._config.server.drain,

@@ -38,6 +38,8 @@ class Server(Section):
     port: int = Field(3000, ge=0, le=65535)
     body_limit: Size = "1MiB"  # type: ignore[assignment]
     upload_limit: Size = "100MiB"  # type: ignore[assignment]
+    public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
+    """Where other services reach this one, for the callbacks of pushed jobs; None: `http://<host>:<port>`."""
     drain: Duration = "25s"  # type: ignore[assignment]
     """How long running jobs and deliveries may go on after SIGTERM; what is left then is handed back."""
 
@@ -185,6 +187,17 @@ class Retention(Section):
     deliveries: Duration = "30d"  # type: ignore[assignment]
 
 
+class Push(Section):
+    """Jobs that another service does (a queue's processor is a URL)."""
+
+    secret: SecretStr | None = None
+    """`whsec_…`: signs the requests, as Standard Webhooks."""
+    timeout: Duration = "15s"  # type: ignore[assignment]
+    """For one request, its answer included."""
+    callback_timeout: Duration = "1h"  # type: ignore[assignment]
+    """How long a job that was answered with 202 waits for its callback."""
+
+
 class Compliance(Section):
     packs: tuple[str, ...] = ()
     """Paths of further rule packs in YAML, relative to config.yaml."""
@@ -234,6 +247,7 @@ class Config(Section):
     notifications: dict[Annotated[str, AfterValidator(_channel)], SecretStr] = {}
     """Channel (email, slack, sms, push) → Apprise URL; `{to}` and `{userId}` are filled in, percent-encoded."""
     compliance: Compliance = Compliance()
+    push: Push = Push()
     webhooks: Webhooks = Webhooks()
     retention: Retention = Retention()
     data_dir: str = ".hookline"

@@ -20,7 +20,10 @@ def with_dev_secrets(config: Config) -> Config:
         auth = auth.model_copy(update={"jwt_secret": SecretStr(kept["jwtSecret"])})
     if not keys:
         keys = (SecretStr(kept["encryptionKey"]),)
-    return config.model_copy(update={"auth": auth, "encryption_keys": keys})
+    push = config.push
+    if push.secret is None:
+        push = push.model_copy(update={"secret": SecretStr(f"whsec_{kept['encryptionKey']}")})
+    return config.model_copy(update={"auth": auth, "encryption_keys": keys, "push": push})
 
 
 def _make(path: Path) -> dict[str, str]:

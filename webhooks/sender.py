@@ -44,6 +44,8 @@ class Request:
     """Seconds for all of it."""
     trace: str
     """What belongs to one trace: the run's id, else the event's."""
+    keep: int = KEPT
+    """Bytes of the answer that the outcome holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,7 @@ class Sender:
             # What a receiver wrote may have bytes that are no text, and would spoil the record.
             error=(dial.refused or error).encode("utf-8", "replace").decode() if error else None,
             retry_after=answer.retry_after,
-            response=answer.text(),
+            response=answer.text(request.keep),
             address=dial.address,
         )
 
@@ -173,11 +175,11 @@ class _Answer:
                 response.close()
                 return
 
-    def text(self) -> str | None:
-        """The first 4 KiB, as text."""
+    def text(self, size: int) -> str | None:
+        """The first `size` bytes, as text."""
         if self.status is None:
             return None
-        return self._body[:KEPT].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return self._body[:size].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _headers(request: Request, now: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from pipeline.auth import Authenticator, Principal
 from pipeline.config import Config
+from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.queues import Queues
 from pipeline.storage import Storage
 from pipeline.store.connection import Store
@@ -25,6 +26,8 @@ class Services:
     runs: Runs
     log: Log
     storage: Storage
+    callbacks: Callbacks
+    links: Links
     webhooks: Any
     """A `webhooks.Webhooks`; only `api/webhooks.py` may know that package."""
     authenticator: Authenticator

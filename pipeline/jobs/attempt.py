@@ -34,7 +34,25 @@ class Interrupted:
     """The worker must go before the job was done: it is handed back, uncounted."""
 
 
-Outcome = Completed | Failed | Dropped | Interrupted
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Another service has the job and will call back: it is held until then, without a slot."""
+
+    record: str
+    """The callback's record (a key of the store)."""
+    deadline: int
+    """ms since the epoch."""
+
+
+Outcome = Completed | Failed | Dropped | Interrupted | Waiting
+
+
+class Held(Exception):
+    """Raised by a push processor for `Waiting`."""
+
+    def __init__(self, record: str, deadline: int) -> None:
+        super().__init__(record)
+        self.waiting = Waiting(record=record, deadline=deadline)
 
 
 def read_job(queue: str, job_id: str, fields: Mapping[str, str]) -> Job:

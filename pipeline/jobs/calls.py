@@ -94,11 +94,13 @@ def move_to_finished(
     return keys, args
 
 
-def move_to_delayed(queue: QueueKeys, *, job_id: str, token: str, delay_ms: int, fields: dict[str, str], now: int | None = None) -> Call:
-    """moveToDelayed: back for another attempt after `delay_ms`."""
+def move_to_delayed(
+    queue: QueueKeys, *, job_id: str, token: str, delay_ms: int, fields: dict[str, str], skip_attempt: bool = False, now: int | None = None
+) -> Call:
+    """moveToDelayed: back after `delay_ms` for another attempt, or (`skip_attempt`) for the rest of this one."""
     suffixes = ("events", "meta", "stalled", "wait", "limiter", "pc")
     keys = [*queue.keys("marker", "active", "prioritized", "delayed"), queue.key(job_id), *queue.keys(*suffixes)]
-    return keys, [queue.base, now or now_ms(), job_id, token, delay_ms, "0", _fields(fields), "0"]
+    return keys, [queue.base, now or now_ms(), job_id, token, delay_ms, "1" if skip_attempt else "0", _fields(fields), "0"]
 
 
 def retry_job(queue: QueueKeys, *, job_id: str, token: str, fields: dict[str, str], lifo: bool = False, now: int | None = None) -> Call:
@@ -115,6 +117,12 @@ def release(queue: QueueKeys, *, job_id: str, token: str) -> Call:
     """moveJobFromActiveToWait: hand back a job that was not run to its end, without counting an attempt."""
     keys = [*queue.keys("active", "wait", "stalled", "paused", "meta", "limiter", "prioritized", "marker", "events")]
     return keys, [job_id, token, queue.key(job_id)]
+
+
+def promote(queue: QueueKeys, *, job_id: str) -> Call:
+    """promote: a delayed job waits no longer."""
+    keys = [*queue.keys("delayed", "wait", "paused", "meta", "prioritized", "active", "pc", "events", "marker")]
+    return keys, [queue.base, job_id]
 
 
 def move_stalled(queue: QueueKeys, *, max_stalled: int, interval_ms: int, now: int | None = None) -> Call:
@@ -155,4 +163,5 @@ def keep_jobs(option: Any) -> dict[str, Any]:
 
 
 def _fields(fields: dict[str, str]) -> bytes:
-    return _msgpack([part for pair in fields.items() for part in pair])
+    # The scripts unpack whatever is not empty, and an HMSET without fields is an error.
+    return _msgpack([part for pair in fields.items() for part in pair]) if fields else b""

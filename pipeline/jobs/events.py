@@ -4,6 +4,7 @@ from typing import Any
 
 from pipeline.jobs.model import Job
 from pipeline.store.log import Event, event_id
+from pipeline.units import iso
 
 
 def job_completed(job: Job, result: Any, *, started: int, now: int) -> Event:
@@ -16,6 +17,13 @@ def job_failed(job: Job, reason: str, *, started: int, now: int) -> Event:
 
 def job_progress(job: Job, progress: Any, *, now: int) -> Event:
     return _event("job.progress", job, now, progress, progress=progress)
+
+
+def step_waiting(job: Job, deadline: int, *, now: int) -> Event | None:
+    """A run's step waits for a callback; None for a job of no run."""
+    if job.origin is None:
+        return None
+    return _event("workflow.step.waiting", job, now, job.attempt, status="waiting", attempts=job.attempt, deadline=iso(deadline))
 
 
 def _event(type: str, job: Job, now: int, *moment: object, **more: Any) -> Event:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from pydantic import BaseModel
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Fault
 from pipeline.units import parse_duration, parse_size
+from pipeline.yamlsource import Source, suggestion
 
-Kind = Literal["async", "thread", "isolated"]
+Kind = Literal["async", "thread", "isolated", "push"]
 Target = TypeVar("Target", bound=Callable[..., Any])
 
 
@@ -67,8 +69,10 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
 
     Raises ConfigError that says which part of the path was not found.
     """
-    if path == "external" or path.startswith(("http://", "https://")):
-        raise ConfigError(f"processor {path!r}: push processors and external workers are not supported yet; name a dotted path (package.module:Name)")
+    if path == "external":
+        raise ConfigError("external workers are not supported yet; name a dotted path (package.module:Name) or a URL")
+    if path.startswith(("http://", "https://")):
+        return _pushed(path, config)
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if folder and str(folder) not in sys.path:
         sys.path.append(str(folder))
@@ -76,9 +80,13 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(f"processor {path!r}: cannot import {module_name!r}: {error}") from error
+    except Exception as error:
+        # The module is the user's, and an import runs it: whatever it raises is a mistake in it, and not one of ours.
+        raise ConfigError(f"processor {path!r}: importing {module_name!r} raised {_told(error)}") from error
     target = getattr(module, attribute, None)
     if not callable(target):
-        raise ConfigError(f"processor {path!r}: module {module_name!r} has no callable {attribute!r}")
+        callables = [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == module.__name__]
+        raise ConfigError(f"processor {path!r}: module {module_name!r} has no callable {attribute!r}{suggestion(attribute, callables)}")
     marks = getattr(target, "__hookline__", None) or Marks(
         name=None, input=None, isolated=False, timeout=parse_duration("5m"), memory=parse_size("1GiB")
     )
@@ -89,8 +97,9 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
     return Processor(path=path, name=target.__name__, kind=kind, input=marks.input, timeout=marks.timeout, memory=marks.memory, call=call)
 
 
-def resolve_all(config: Config) -> dict[str, dict[str, Processor]]:
-    """Every queue's processors by job name. Raises one ConfigError with every path that leads nowhere."""
+def resolve_all(config: Config, source: Source | None = None) -> dict[str, dict[str, Processor]]:
+    """Every queue's processors by job name. Raises one ConfigError with every path that leads nowhere, placed in `source`."""
+    source = source or Source(file="config.yaml", data=None)
     found: dict[str, dict[str, Processor]] = {}
     faults: list[Fault] = []
     for queue, settings in config.queues.items():
@@ -99,10 +108,31 @@ def resolve_all(config: Config) -> dict[str, dict[str, Processor]]:
             try:
                 found[queue][name] = resolve(path, config, folder=Path(config.folder))
             except ConfigError as error:
-                faults.append(Fault(f"queues.{queue}.processors.{name}", error.message))
+                # A processor's own configuration (a rule pack) has places of its own, which its text names.
+                faults.append(source.fault(("queues", queue, "processors", name), str(error)))
     if faults:
-        raise ConfigError("some processors cannot be found", faults=tuple(faults))
+        raise ConfigError("some processors cannot be used", file=source.file, faults=tuple(faults))
     return found
+
+
+def _pushed(url: str, config: Config) -> Processor:
+    """A processor that is another service; `processors/push.py` calls it."""
+    if config.push.secret is None and not config.dev:
+        raise ConfigError("it is pushed to, and there is no secret to sign with: set push.secret (whsec_… of 24 to 64 random bytes)")
+    if config.server.public_url is None and config.server.host in ("0.0.0.0", "::"):
+        raise ConfigError(f"it is pushed to, and {config.server.host} is no address to call back: set server.public_url")
+
+    def call(*_: Any) -> Any:
+        raise TypeError("a pushed job is not called here")
+
+    return Processor(path=url, name="PushProcessor", kind="push", input=None, timeout=config.push.timeout, memory=0, call=call)
+
+
+def _told(error: Exception) -> str:
+    """The error with the place in the user's file, which its text leaves out: the last one of its traceback."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if isinstance(error, SyntaxError) else f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _instance(target: type, config: Config) -> Any:

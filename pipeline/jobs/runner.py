@@ -4,13 +4,12 @@ import asyncio
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import PermanentFailure
-from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome
+from pipeline.jobs.attempt import Completed, Dropped, Failed, Held, Interrupted, Outcome
 from pipeline.jobs.context import LOCK_LOST, SHUTTING_DOWN, JobContext, ThreadContext
 from pipeline.jobs.inputs import validated
-from pipeline.jobs.isolation import IsolatedPool
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import Processor
 from pipeline.jobs.results import check_result
@@ -21,12 +20,19 @@ STACK_LIMIT = 16_000
 """Characters: both are copied into the job, the reason into the event log and every webhook."""
 
 
+class Elsewhere(Protocol):
+    """Who does a job outside of this process: a pool of children, or a service that is pushed to."""
+
+    async def run(self, job: Job, context: JobContext) -> Any: ...
+
+
 class Runner:
     """Runs attempts with the processors of one queue."""
 
-    def __init__(self, processors: Mapping[str, Processor], pools: Mapping[str, IsolatedPool], *, concurrency: int) -> None:
+    def __init__(self, processors: Mapping[str, Processor], elsewhere: Mapping[str, Elsewhere], *, concurrency: int) -> None:
+        """`elsewhere` has the isolated and the pushed processors, by path."""
         self._processors = processors
-        self._pools = pools
+        self._elsewhere = elsewhere
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="processor")
 
     def close(self) -> None:
@@ -41,6 +47,8 @@ class Runner:
         """Never raises: whatever a processor does is an outcome."""
         try:
             return Completed(result=check_result(await self._call(job, context)))
+        except Held as held:
+            return held.waiting
         except asyncio.CancelledError:
             return _stopped(context)
         except PermanentFailure as failure:
@@ -57,8 +65,8 @@ class Runner:
             raise PermanentFailure(
                 f"no processor for job {job.name!r} on queue {job.queue!r} (known: {known}); add it to queues.{job.queue}.processors"
             )
-        if processor.kind == "isolated":
-            return await self._pools[processor.path].run(job, context)
+        if processor.kind in ("isolated", "push"):
+            return await self._elsewhere[processor.path].run(job, context)
         ready = validated(job, processor)
         if processor.kind == "thread":
             loop = asyncio.get_running_loop()

@@ -10,8 +10,8 @@ import structlog
 
 from pipeline.config import Queue
 from pipeline.errors import PermanentFailure
-from pipeline.jobs import calls, stalled
-from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, read_job
+from pipeline.jobs import calls, events, stalled
+from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, Waiting, read_job
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop
 from pipeline.jobs.ending import ending
@@ -23,6 +23,7 @@ from pipeline.store.memory import PAUSE_FETCHING, Memory
 from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
 
 FINISH = composed(lua("pipeline.jobs", "finish.lua"), "moveToFinished", "moveToDelayed", "retryJob", "moveToActive")
+HOLD = composed(lua("pipeline.jobs", "hold.lua"), "moveToDelayed")
 FETCH = Script(stock("moveToActive"))
 RELEASE = Script(stock("moveJobFromActiveToWait"))
 LOCK_MS = 10_000
@@ -174,6 +175,11 @@ class Worker:
         self._locks_held(fetched, job, context)
         try:
             outcome = unreadable or await self._attempt(fetched, job, context)
+            while isinstance(outcome, Waiting):
+                if await self._hold(fetched, job, outcome, bound):
+                    return None
+                # The callback was quicker than we: the processor finds its answer.
+                outcome = await self._attempt(fetched, job, context)
             return await self._end(fetched, job, outcome, started, bound)
         finally:
             self._locks.release(fetched.token)
@@ -198,7 +204,23 @@ class Worker:
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
-    async def _end(self, fetched: Fetched, job: Job, outcome: Outcome, started: int, bound: Any) -> Fetched | None:
+    async def _hold(self, fetched: Fetched, job: Job, waiting: Waiting, bound: Any) -> bool:
+        """Give up the slot until the callback; False if its answer is already there."""
+        now = now_ms()
+        delay = max(waiting.deadline - now, 1)
+        call = calls.move_to_delayed(self._keys, job_id=job.id, token=fetched.token, delay_ms=delay, fields={}, skip_attempt=True, now=now)
+        event = events.step_waiting(job, waiting.deadline, now=now)
+        args = [pack(pack_call(call)), pack(event.fields() if event else [])]
+        answered, code = await self._until_answered(job, HOLD, [waiting.record, self._log_key], args)
+        if answered:
+            return False
+        if int(code) < 0:
+            bound.warning("outcome dropped", reason=NOT_OURS.get(int(code), "the job cannot be held"), code=int(code))
+        else:
+            bound.info("job waits for its callback", seconds=round(delay / 1000))
+        return True
+
+    async def _end(self, fetched: Fetched, job: Job, outcome: Completed | Failed | Dropped | Interrupted, started: int, bound: Any) -> Fetched | None:
         match outcome:
             case Dropped():
                 bound.warning("outcome dropped", reason="the lock was lost")

@@ -7,7 +7,7 @@ import structlog
 
 from pipeline.store.connection import STORE_ERRORS
 from pipeline.store.log import Event, Group
-from pipeline.workflows.model import Broken, JobEnded
+from pipeline.workflows.model import Broken, JobEnded, JobHeld
 from pipeline.workflows.transitions import Entry, Transitions
 
 GROUP = "engine"
@@ -38,7 +38,7 @@ class Engine:
 
     async def handle(self, events: list[Event]) -> None:
         """Move the runs that a batch concerns: those of one run in order, different runs side by side."""
-        by_run: dict[str, list[tuple[Event, JobEnded]]] = defaultdict(list)
+        by_run: dict[str, list[tuple[Event, JobEnded | JobHeld]]] = defaultdict(list)
         others: list[str] = []
         for event in events:
             outcome = outcome_of(event)
@@ -49,7 +49,7 @@ class Engine:
         await self._group.ack(others)
         await asyncio.gather(*(self._move(run_id, ends) for run_id, ends in by_run.items()))
 
-    async def _move(self, run_id: str, ends: list[tuple[Event, JobEnded]]) -> None:
+    async def _move(self, run_id: str, ends: list[tuple[Event, JobEnded | JobHeld]]) -> None:
         for event, outcome in ends:
             entry = Entry(group=self._group.group, event=event)
             try:
@@ -74,9 +74,11 @@ class Engine:
             await self._group.ack([entry.event.cursor])
 
 
-def outcome_of(event: Event) -> JobEnded | None:
-    """What an event means to a run, if it is the end of a run's job."""
+def outcome_of(event: Event) -> JobEnded | JobHeld | None:
+    """What an event means to a run, if it tells of a run's job."""
     data = event.data
+    if event.type == "workflow.step.waiting":
+        return JobHeld(step=data["step"], n=data["n"])
     if event.type not in ("job.completed", "job.failed") or "runId" not in data:
         return None
     return JobEnded(

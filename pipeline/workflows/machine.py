@@ -19,6 +19,7 @@ from pipeline.workflows.model import (
     Decision,
     Dispatch,
     JobEnded,
+    JobHeld,
     JobLost,
     Outcome,
     RetryRequested,
@@ -60,6 +61,8 @@ def advance(definition: Definition, run: Run, outcome: Outcome, now: int) -> Dec
     match outcome:
         case JobEnded():
             return transition.job_ended(outcome)
+        case JobHeld():
+            return transition.job_held(outcome)
         case TimerFired():
             return transition.step_timed_out(outcome) if outcome.step else transition.run_timed_out(outcome)
         case JobLost():
@@ -108,6 +111,13 @@ class _Transition:
         self._tell_step(end.step)
         return self.settle()
 
+    def job_held(self, held: JobHeld) -> Decision | None:
+        step = self._steps.get(held.step)
+        if not self._runs(held.step, held.n) or step is None or step.status == StepStatus.WAITING:
+            return None
+        self._steps[held.step] = replace(step, status=StepStatus.WAITING)
+        return self._decision()
+
     def step_timed_out(self, fired: TimerFired) -> Decision | None:
         definition = self._definition.steps.get(fired.step)
         if not definition or definition.timeout is None or not self._runs(fired.step, fired.n):
@@ -137,7 +147,7 @@ class _Transition:
             return None
         reason = _bounded(reason)
         for id, step in self._steps.items():
-            if step.status == StepStatus.RUNNING:
+            if step.status.dispatched:
                 self._cancel_job(id, reason)
                 self._drop_timer(id)
             if not step.status.terminal:
@@ -290,7 +300,7 @@ class _Transition:
     def _runs(self, id: str, n: int) -> bool:
         """Whether this execution of the step is under way."""
         step = self._steps.get(id)
-        return step is not None and step.status == StepStatus.RUNNING and step.n == n
+        return step is not None and step.status.dispatched and step.n == n
 
     def _scope(self) -> dict[str, Any]:
         run = self._run

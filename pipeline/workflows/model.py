@@ -37,6 +37,11 @@ class StepStatus(StrEnum):
     def terminal(self) -> bool:
         return self not in (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING)
 
+    @property
+    def dispatched(self) -> bool:
+        """Whether its job is under way."""
+        return self in (StepStatus.RUNNING, StepStatus.WAITING)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
@@ -78,16 +83,16 @@ class Run:
     generation: int = 0
     """+1 for each manual retry; part of the ids of its workflow.* events, so that a second failure is a new event."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dispatch:
-    """A job to be added for a step."""
-
     @property
     def document_id(self) -> str | None:
         """The document that it was started for, if its input names one."""
         document = self.input.get("documentId") if isinstance(self.input, dict) else None
         return document if isinstance(document, str) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dispatch:
+    """A job to be added for a step."""
 
     step: str
     queue: str
@@ -139,6 +144,14 @@ class JobEnded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JobHeld:
+    """A step's job waits for a callback, without a worker's slot."""
+
+    step: str
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TimerFired:
     """A step's (or, with no step, the run's) time is up."""
 
@@ -173,7 +186,7 @@ class Broken:
     reason: str
 
 
-Outcome = JobEnded | TimerFired | JobLost | CancelRequested | RetryRequested | Broken
+Outcome = JobEnded | JobHeld | TimerFired | JobLost | CancelRequested | RetryRequested | Broken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

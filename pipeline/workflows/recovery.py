@@ -16,7 +16,7 @@ from pipeline.store.keys import Keys
 from pipeline.store.log import Log
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import GROUP
-from pipeline.workflows.model import JobEnded, JobLost, Outcome, Run, RunStatus, StepStatus
+from pipeline.workflows.model import JobEnded, JobLost, Outcome, Run, RunStatus
 from pipeline.workflows.transitions import Transitions
 
 EVERY_SECONDS = 15.0
@@ -96,7 +96,7 @@ class Recovery:
                 (run, step_id)
                 for run in await self._transitions.load_many(ids)
                 for step_id, step in run.steps.items()
-                if step.status == StepStatus.RUNNING and step.job_id
+                if step.status.dispatched and step.job_id
             ]
             keys = [await self._job_key(run, step_id) for run, step_id in waiting]
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -122,7 +122,7 @@ class Recovery:
             return
         run, _ = loaded
         step = run.steps[suspect.step]
-        if step.status != StepStatus.RUNNING or step.n != suspect.n:
+        if not step.status.dispatched or step.n != suspect.n:
             return
         fields = await self._redis.hgetall(await self._job_key(run, suspect.step))
         outcome = _outcome(suspect, fields)

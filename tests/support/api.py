@@ -17,6 +17,7 @@ from pipeline.api.feed import Feed
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator, Role, issue
 from pipeline.config import Config
+from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.queues import Queues
 from pipeline.storage import Storage
 from pipeline.store.keys import Keys
@@ -119,6 +120,8 @@ async def serving(
         runs=runs,
         log=log,
         storage=Storage(str(folder)),
+        callbacks=Callbacks(redis, prefix=config.redis.prefix, bull_prefix=config.bullmq.prefix),
+        links=Links("http://hookline.test", [bytes(32)]),
         webhooks=webhooks,
         authenticator=Authenticator(config.auth),
         matches=webhooks.matches,

@@ -25,10 +25,10 @@ def token(sub: str = "tester", role: Any = "admin", ttl: int = 3600) -> str:
 class Service:
     """One service on an embedded store in `folder`."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], *, workers: int = 1, role: str = "all") -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], *, workers: int = 1, role: str = "all", port: int = 0) -> None:
         self.folder = folder
         self.url = ""
-        self._arguments = ["--workers", str(workers), "--role", role]
+        self._arguments = ["--workers", str(workers), "--role", role, "--port", str(port)]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump({"storage": {"url": "./storage"}, **config}))
         self._process: asyncio.subprocess.Process | None = None
@@ -55,7 +55,7 @@ class Service:
         }
         with self._log.open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "pipeline.cli", "serve", "--dev", "--config", str(self.folder / "config.yaml"), "--port", "0", *self._arguments,
+                sys.executable, "-m", "pipeline.cli", "serve", "--dev", "--config", str(self.folder / "config.yaml"), *self._arguments,
                 stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout
