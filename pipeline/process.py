@@ -35,7 +35,13 @@ async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Con
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(pipe.fileno(), stop.set)
+
+    def supervisor_gone() -> None:
+        # The end of a pipe stays readable: watched on, it would keep the loop busy for the whole drain.
+        loop.remove_reader(pipe.fileno())
+        stop.set()
+
+    loop.add_reader(pipe.fileno(), supervisor_gone)
     structlog.contextvars.bind_contextvars(process=name)
     async with running(config, parts, name) as service:
         pipe.send({"port": service.port} if service.port else {})

@@ -99,9 +99,10 @@ class Supervisor:
                     self._heard(ready)
                 elif ready == wake:
                     os.read(wake, 64)
-            fatal = self._bury()
-            if fatal is not None:
-                return fatal
+            if not announced and any(child.process and child.process.exitcode == 2 for child in self._children):
+                # It said why. Once the service was up, the same reason passes: a store that was away, or not set as it should be.
+                return 2
+            self._bury()
             if not announced and all(child.ready is not None for child in self._children):
                 announced = True
                 if self.on_ready:
@@ -131,14 +132,12 @@ class Supervisor:
             pipe.close()
             child.pipe = None
 
-    def _bury(self) -> int | None:
-        """Plan the restart of processes that died; an exit code if one refused to start for good (bad configuration)."""
+    def _bury(self) -> None:
+        """Plan the restart of processes that died."""
         for child in self._children:
             if child.process is None or child.process.exitcode is None:
                 continue
             code = child.process.exitcode
-            if code == 2:
-                return 2
             steady = time.monotonic() - child.started > STEADY_SECONDS
             child.deaths = 0 if steady else child.deaths + 1
             pause = RESTART_PAUSES[min(child.deaths, len(RESTART_PAUSES) - 1)]
@@ -148,7 +147,6 @@ class Supervisor:
             if child.pipe:
                 child.pipe.close()
                 child.pipe = None
-        return None
 
     def _end(self) -> None:
         """SIGTERM to all, then wait for the drain deadline, then SIGKILL."""

@@ -119,6 +119,35 @@ async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
             assert await ended(client, 1) == set(accepted.values())
 
 
+@pytest.mark.timeout(120)
+async def test_what_keeps_a_process_from_starting_again_ends_no_service_that_was_up(tmp_path: Path) -> None:
+    """The store being away for long, or set wrongly for a moment, must not take the processes along that still work."""
+    service = Service(tmp_path, chain(), workers=1)
+    async with service:
+        redis = connection.connect(EmbeddedStore(tmp_path / "data").url)
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        (rest, *_) = [child for child in psutil.Process(service.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+        rest.kill()
+        await log_shows(service, '"cannot start"')
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await redis.aclose()
+        began = service.log.count('"listening"')
+        async with asyncio.timeout(30):
+            while service.log.count('"listening"') == began and psutil.Process(service.pid).is_running():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        service.url = await port_of(service) or ""
+        accepted: dict[str, str] = {}
+        await submit(service, range(1), accepted, ms=1)
+        async with Client(service.url, token()) as client:
+            assert await ended(client, 1) == set(accepted.values())
+
+
+async def log_shows(service: Service, text: str) -> None:
+    async with asyncio.timeout(30):
+        while text not in service.log:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def port_of(service: Service) -> str | None:
     """Where the API listens now: port 0 takes another one at each start, and the log tells which."""
     import json
