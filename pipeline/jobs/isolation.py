@@ -45,7 +45,13 @@ class IsolatedPool:
     async def warm(self) -> None:
         """Start one child beforehand, so that the first job does not wait for the processor's imports."""
         async with self._slots:
-            await self._give_back(await self._take())
+            try:
+                child = await self._take()
+            except AttemptFailed:
+                if self._closed:
+                    return  # killed by `close` while it started
+                raise
+            await self._give_back(child)
 
     async def close(self) -> None:
         """Kill the children, those at work included."""

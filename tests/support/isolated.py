@@ -123,3 +123,15 @@ class CannotStart:
 
     def process(self, job: Job, context: Any) -> None:
         """Never called."""
+
+
+@processor(isolated=True)
+class StartsForEver:
+    def __init__(self, config: Config) -> None:
+        self.folder = Path(config.folder)
+
+    def prepare(self) -> None:
+        (self.folder / "started").write_text("")
+        signal.pause()
+
+    def process(self, job: Job, context: Any) -> None: ...

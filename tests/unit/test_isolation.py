@@ -261,6 +261,15 @@ async def test_close_kills_the_children(pool: Any) -> None:
         await doubling.run(job({"amount": 1}), Recorder())
 
 
+async def test_a_pool_that_closes_while_a_child_starts_has_nothing_to_complain_of(pool: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    mine = pool("StartsForEver", config=Config(folder=str(tmp_path)))
+    warming = asyncio.create_task(mine.warm())
+    await asyncio.to_thread((tmp_path / "started").read_text)
+    await mine.close()
+    await warming
+
+
 async def test_children_end_when_the_worker_is_killed(tmp_path: Path) -> None:
     script = """
 import asyncio, sys
