@@ -25,7 +25,7 @@ def validate(
         raise ConfigError("there is no config.yaml here; name the file to check: hookline validate FILE")
     settings, source = configfile.load_with_source(path, os.environ, dev=True)
     definitions = compile_all(settings, source)
-    resolve_all(settings)
+    resolve_all(settings, source)
     out.print(f"[green]✓[/] {path}: {len(settings.queues)} queues, {len(definitions)} workflows")
     for name, definition in definitions.items():
         steps = " → ".join(step["id"] for step in graph(definition)["steps"])

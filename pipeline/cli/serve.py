@@ -36,11 +36,11 @@ def serve(
     if role not in ROLES:
         raise typer.BadParameter(f"{role!r} is no role; choose one of {', '.join(ROLES)}", param_hint="--role")
     overrides = {"server": {key: value for key, value in (("host", host), ("port", port)) if value is not None}}
-    loaded = configfile.load(found(config), os.environ, dev=dev, overrides=overrides)
+    loaded, source = configfile.load_with_source(found(config), os.environ, dev=dev, overrides=overrides)
     settings = with_dev_secrets(loaded) if dev else loaded
     configfile.require_secrets(settings)
     if "worker" in ROLES[role]:
-        resolve_all(settings)
+        resolve_all(settings, source)
     logs.configure(settings.log_format)
     for warning in settings.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

@@ -108,8 +108,11 @@ def resolve_all(config: Config, source: Source | None = None) -> dict[str, dict[
             try:
                 found[queue][name] = resolve(path, config, folder=Path(config.folder))
             except ConfigError as error:
+                where = ("queues", queue, "processors", name)
                 # A processor's own configuration (a rule pack) has places of its own, which its text names.
-                faults.append(source.fault(("queues", queue, "processors", name), str(error)))
+                fault = source.fault(where, str(error))
+                # A built-in queue stands nowhere in the file: then the message must do.
+                faults.append(fault if where in source.values else Fault(fault.path, fault.message))
     if faults:
         raise ConfigError("some processors cannot be used", file=source.file, faults=tuple(faults))
     return found

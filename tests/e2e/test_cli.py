@@ -52,6 +52,32 @@ def test_a_processor_that_is_not_there_is_found_before_the_service_runs(tmp_path
         assert "queues.mine.processors.do: processor 'nowhere:Doer': cannot import 'nowhere'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "path", "said"),
+    [
+        ("def draw(job, context): ...\n", "mine:drew", "has no callable 'drew'; did you mean 'draw'?"),
+        ("def draw(:\n", "mine:draw", "importing 'mine' raised SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("\nlimit = 1 / 0\n", "mine:draw", "importing 'mine' raised ZeroDivisionError: division by zero (mine.py, line 2)"),
+    ],
+)
+def test_a_mistake_in_a_processor_is_shown_where_the_file_names_it(tmp_path: Path, module: str, path: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(module)
+    (tmp_path / "config.yaml").write_text(f"queues:\n  pictures:\n    processors: {{draw: '{path}'}}\n")
+    done = hookline("validate", folder=tmp_path)
+    assert done.returncode == 2
+    assert "config.yaml:3:25: queues.pictures.processors.draw: processor" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_in_a_rule_pack_is_shown_in_the_pack(tmp_path: Path) -> None:
+    (tmp_path / "house.yaml").write_text("framework: HOUSE\nrules:\n  - {id: a, article: x, title: t, kindz: [A], severity: low, advice: q}\n")
+    (tmp_path / "config.yaml").write_text("compliance: {packs: [house.yaml]}\n")
+    done = hookline("validate", folder=tmp_path)
+    assert done.returncode == 2
+    assert "house.yaml:3:35: rules[0].kindz: unknown key 'kindz'; did you mean 'kinds'?" in done.stderr
+
+
 def test_serve_refuses_to_start_without_secrets(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(SHIPPED)
     done = hookline("serve", folder=tmp_path)
