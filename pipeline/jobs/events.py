@@ -16,7 +16,7 @@ def job_failed(job: Job, reason: str, *, started: int, now: int) -> Event:
 
 
 def job_progress(job: Job, progress: Any, *, now: int) -> Event:
-    return _event("job.progress", job, now, progress, progress=progress)
+    return _event("job.progress", job, now, job.attempt, progress, progress=progress)
 
 
 def step_waiting(job: Job, deadline: int, *, now: int) -> Event | None:

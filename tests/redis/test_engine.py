@@ -390,6 +390,18 @@ async def test_retention_keeps_up_and_is_not_held_up_by_runs_that_still_run(hous
     assert sorted(run["runId"] for run in (await house.runs.list()).items) == sorted(running)
 
 
+async def test_the_log_is_kept_as_long_as_it_should_be(house: House) -> None:
+    await house.start()
+    await house.turn()
+    await house.recovery.look(now_ms() + CONFIG.retention.events - HOUR)
+    assert len(await house.told("workflow.started")) == 1
+    await house.recovery.look(now_ms() + CONFIG.retention.events + 1)
+    assert await house.redis.xlen(house.keys.log) == 0
+    await house.start()
+    await house.recovery.look(now_ms() + CONFIG.retention.events + 1)
+    assert (len(await house.told("workflow.started")), house.recovery.held_by) == (1, "engine")
+
+
 async def test_an_entry_that_always_raises_fails_its_run_with_the_reason(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id, healthy = await house.start(), await house.start()
 

@@ -13,14 +13,14 @@ from redis.asyncio import Redis
 from pipeline.config import Backoff, Config, Queue
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import calls, stalled
-from pipeline.jobs.model import Context, Job
-from pipeline.jobs.queues import Queues
+from pipeline.jobs.model import Context, Job, Origin
+from pipeline.jobs.queues import ENQUEUE, Queues
 from pipeline.jobs.registry import Processor
 from pipeline.jobs.runner import Runner
 from pipeline.jobs.worker import FETCH, Worker
 from pipeline.store import connection
 from pipeline.store.log import Log
-from pipeline.store.scripts import Script, stock
+from pipeline.store.scripts import Script, pack, pack_call, stock
 from tests.support.events import count, events_until
 from tests.support.valkey import Valkey
 
@@ -105,6 +105,38 @@ async def test_a_failure_is_tried_again_and_told_once_with_the_attempts(bench: B
     assert status
     assert (status.state, status.failed_reason, status.attempts_made) == ("failed", "no luck", 3)
     assert len(orjson.loads(await bench.redis.hget(bench.keys.key(job_id), "stacktrace"))) == 3
+
+
+async def test_progress_of_each_attempt_is_told(bench: Bench) -> None:
+    async def fail_halfway(job: Job, context: Context) -> None:
+        await context.progress(50)
+        raise RuntimeError("no luck")
+
+    origin = Origin(run="run_1", workflow="w", step="s", n=1)
+    async with bench.working(fail_halfway):
+        await ENQUEUE(bench.redis, ["once"], [pack(pack_call(bench.queues.add_call(QUEUE, "do", None, job_id="j", origin=origin))), "{}", 60])
+        told = await events_until(bench.log, count("job.failed", 1))
+    assert [event.data["progress"] for event in told if event.type == "job.progress"] == [50, 50, 50]
+    # Receivers deduplicate on the id, and so does the fan-out.
+    assert len({event.id for event in told}) == 4
+
+
+async def test_the_last_completed_and_failed_jobs_are_kept_and_no_more(valkey: Valkey, redis: Redis) -> None:
+    bench = Bench(valkey.socket_url, config(attempts=1, concurrency=1, keep={"completed": 3, "failed": 2}))
+
+    async def odd_ones_fail(job: Job, context: Context) -> None:
+        if job.data % 2:
+            raise RuntimeError("odd")
+
+    async with bench.working(odd_ones_fail):
+        ids = [await bench.add(number) for number in range(10)]
+        await events_until(bench.log, lambda told: len(told) == 10)
+    assert await redis.zrange(bench.keys.key("completed"), 0, -1) == [ids[4], ids[6], ids[8]]
+    assert await redis.zrange(bench.keys.key("failed"), 0, -1) == [ids[7], ids[9]]
+    left = [job_id for job_id in ids if await redis.exists(bench.keys.key(job_id))]
+    assert left == [ids[4], ids[6], ids[7], ids[8], ids[9]]
+    await bench.blocking.aclose()
+    await bench.redis.aclose()
 
 
 async def test_a_permanent_failure_is_not_tried_again(bench: Bench) -> None:
