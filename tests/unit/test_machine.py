@@ -20,6 +20,7 @@ from pipeline.workflows.model import (
     CancelRequested,
     Decision,
     JobEnded,
+    JobHeld,
     JobLost,
     Outcome,
     RetryRequested,
@@ -528,3 +529,19 @@ def test_the_state_is_never_changed_in_place() -> None:
     kept = replace(before, steps=dict(before.steps))
     play.play("a b! c")
     assert before == kept
+
+
+def test_a_held_step_waits_and_then_ends_as_any_other() -> None:
+    definition = define("a: {queue: q}")
+    run = machine.start(definition, run_id="run_1", user_id="u", input={}, now=1).run
+    held = machine.advance(definition, run, JobHeld(step="a", n=1), 2)
+    assert held
+    assert (held.run.steps["a"].status, held.events, held.dispatches) == (StepStatus.WAITING, (), ())
+    assert machine.advance(definition, held.run, JobHeld(step="a", n=1), 3) is None
+    assert machine.advance(definition, held.run, JobHeld(step="a", n=2), 3) is None
+    ended = machine.advance(definition, held.run, JobEnded(step="a", n=1, result=1), 4)
+    assert ended
+    assert ended.run.status == RunStatus.COMPLETED
+    cancelled = machine.advance(definition, held.run, CancelRequested(by="me"), 4)
+    assert cancelled
+    assert [job.job_id for job in cancelled.cancellations] == ["run_1_a_1"]

@@ -1,0 +1,103 @@
+"""Callback records on a real store: each window between the request, the 202, the hold and the answer."""
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline.config import Config
+from pipeline.jobs import calls
+from pipeline.jobs.attempt import read_job
+from pipeline.jobs.callbacks import Callbacks, Links, callback_id
+from pipeline.jobs.calls import now_ms
+from pipeline.jobs.model import Job
+from pipeline.jobs.queues import Queues
+from pipeline.jobs.worker import FETCH, HOLD
+from pipeline.store.scripts import Script, pack, pack_call, stock
+
+QUEUE = "document-processing"
+CONFIG = Config()
+KEYS = Queues(None, CONFIG).keys(QUEUE)
+
+
+async def fetched(redis: Redis) -> Job:
+    await Queues(redis, CONFIG).add(QUEUE, "process-document", {})
+    reply = await FETCH(redis, *calls.move_to_active(KEYS, token="t", lock_ms=10_000, worker="w"))
+    return read_job(QUEUE, reply[1], dict(zip(reply[0][::2], reply[0][1::2], strict=True)))
+
+
+async def hold(redis: Redis, job: Job, record: str) -> list[Any]:
+    call = calls.move_to_delayed(KEYS, job_id=job.id, token="t", delay_ms=60_000, fields={}, skip_attempt=True)
+    return list(await HOLD(redis, [record, "hookline:log"], [pack(pack_call(call)), pack([])]))
+
+
+@pytest.fixture
+def callbacks(redis: Redis) -> Callbacks:
+    return Callbacks(redis, prefix="hookline", bull_prefix="bull")
+
+
+async def test_a_held_job_is_put_back_by_its_answer_without_counting_an_attempt(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    assert (record.sent, record.answer) == (False, None)
+    assert await hold(redis, job, record.key) == [0, 0]
+    assert await redis.zcard(KEYS.key("delayed")) == 1
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "accepted"
+    assert await redis.lrange(KEYS.key("wait"), 0, -1) == [job.id]
+    assert await redis.hget(KEYS.key(job.id), "atm") is None
+    again = await callbacks.open(job, now_ms() + 999_000)
+    assert (again.sent, again.answer, again.deadline) == (True, {"result": 1}, record.deadline)
+
+
+async def test_an_answer_that_is_quicker_than_the_hold_is_found_by_it(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "accepted"
+    assert await hold(redis, job, record.key) == [1, 0]
+    assert await redis.lrange(KEYS.key("active"), 0, -1) == [job.id]
+
+
+async def test_an_answer_to_an_attempt_that_failed_does_not_hurry_the_next_one(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    await callbacks.open(job, now_ms() + 60_000)
+    keys, args = calls.move_to_delayed(KEYS, job_id=job.id, token="t", delay_ms=60_000, fields={"failedReason": "reset by peer"})
+    assert await Script(stock("moveToDelayed"))(redis, keys, args) == 0
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "accepted"
+    assert await redis.zcard(KEYS.key("delayed")) == 1
+
+
+@pytest.mark.parametrize("again", [{"result": 2}, {"error": "no", "retry": True}])
+async def test_the_first_answer_stands(redis: Redis, callbacks: Callbacks, again: dict[str, Any]) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    id = callback_id(job)
+    assert [await callbacks.answer(id, {"result": 1}, now_ms()), await callbacks.answer(id, again, now_ms())] == ["accepted", "repeated"]
+    assert await callbacks.read(record.key) == {"result": 1}
+
+
+async def test_late_and_unknown_answers_and_those_for_a_removed_job_change_nothing(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 1000)
+    assert await callbacks.answer(callback_id(job), {"result": 1}, record.deadline + 1) == "late"
+    assert await callbacks.answer("nobody", {"result": 1}, now_ms()) == "unknown"
+    await redis.delete(KEYS.key(job.id))
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "gone"
+    assert (await callbacks.open(job, now_ms())).answer is None
+
+
+def test_links_are_signed_by_the_first_key_and_checked_by_all() -> None:
+    old, new = Links("https://h/", [b"o" * 32]), Links("https://h", [b"n" * 32, b"o" * 32])
+    signature = old.url("abc").partition("signature=")[2]
+    assert old.url("abc").startswith("https://h/api/callbacks/abc?signature=")
+    assert new.genuine("abc", signature)
+    assert not Links("https://h", [b"n" * 32]).genuine("abc", signature)
+    for forged in ("", "x", signature[:-1], signature + "x", "ü"):
+        assert not new.genuine("abc", forged)
+    assert not new.genuine("abd", signature)
+
+
+def test_the_id_of_a_callback_is_that_of_an_attempt() -> None:
+    job = Job(id="1", queue="q", name="n", data={}, attempt=1, attempts=3, timestamp=7)
+    same = Job(id="1", queue="q", name="n", data={"other": 1}, attempt=1, attempts=3, timestamp=7)
+    later = Job(id="1", queue="q", name="n", data={}, attempt=2, attempts=3, timestamp=7)
+    assert callback_id(job) == callback_id(same) != callback_id(later)
