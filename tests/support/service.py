@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,18 @@ def token(sub: str = "tester", role: Any = "admin", ttl: int = 3600) -> str:
 class Service:
     """One service on an embedded store in `folder`."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], *, workers: int = 1, role: str = "all", port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        workers: int = 1,
+        role: str = "all",
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self.url = ""
         self._arguments = ["--workers", str(workers), "--role", role, "--port", str(port)]
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +63,7 @@ class Service:
             "HOOKLINE_LOG_FORMAT": "json",
             "LEDGER": str(self.folder / "ledger"),
             "PYTHONPATH": str(ROOT),
+            **self._environment,
         }
         with self._log.open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
