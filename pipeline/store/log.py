@@ -12,8 +12,17 @@ from redis.exceptions import ResponseError
 
 from pipeline.errors import Gone, InvalidInput
 from pipeline.store.connection import Store
+from pipeline.store.scripts import Script
 from pipeline.units import iso
 
+# Readers by cursor must learn that they missed something: the stream itself does not remember what it dropped.
+# SET comes second, because a full store, which needs trimming most, refuses it as the first write.
+TRIM = Script("""
+local dropped = redis.call('XREVRANGE', KEYS[1], '(' .. ARGV[1], '-', 'COUNT', 1)
+if #dropped == 0 then return end
+redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
+redis.call('SET', KEYS[2], dropped[1][1])
+""")
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 """A stream id; no number of it exceeds the 64 bits that the store has for each."""
 
@@ -111,11 +120,7 @@ class Log:
             if _order(needed) < _order(oldest):
                 held = await self._redis.xrange(self.key, min=needed, max=f"({oldest}", count=1)
                 oldest, holder = needed, str(group["name"]) if held else holder
-        dropped = await self._redis.xrevrange(self.key, max=f"({oldest}", count=1)
-        if dropped:
-            # Readers by cursor must learn that they missed something: the stream itself does not remember what it dropped.
-            await self._redis.set(self._trimmed_key, str(dropped[0][0]))
-            await self._redis.xtrim(self.key, minid=oldest, approximate=False)
+        await TRIM(self._redis, [self.key, self._trimmed_key], [oldest])
         return holder
 
     async def _last_of_first(self, entries: int) -> str:

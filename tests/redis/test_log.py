@@ -98,6 +98,19 @@ async def test_a_log_beyond_its_size_is_trimmed(redis: Redis) -> None:
     assert 4000 < await redis.xlen(KEY) < 6000
 
 
+async def test_a_full_store_can_still_be_trimmed(redis: Redis) -> None:
+    log = Log(redis, KEY)
+    cursors = await fill(redis, 1, 2, HOUR)
+    await redis.config_set("maxmemory", 1)
+    try:
+        await log.trim(max_age_ms=HOUR, max_bytes=1 << 30, now=2 * HOUR)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert await log.earliest() == cursors[2]
+    with pytest.raises(Gone):
+        await log.after(cursors[0], limit=10)
+
+
 async def test_a_group_outlives_an_emptied_store(redis: Redis) -> None:
     group = Group(redis, KEY, "engine", "e")
     assert await group.read(count=1, block_ms=10) == []

@@ -30,7 +30,7 @@ def test_a_known_backoff(backoff: Any, attempts_made: int, expected: int) -> Non
         "fast",
         {"type": "custom", "delay": 5},
         {"type": "fixed", "delay": "5s"},
-        {"type": "fixed", "delay": []},
+        {"type": "fixed", "delay": [1]},
         {"type": "exponential", "delay": 1e300},
     ],
 )
