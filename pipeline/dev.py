@@ -9,12 +9,16 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pipeline.config import Config
+from pipeline.store.embedded import unusable
 
 
 def with_dev_secrets(config: Config) -> Config:
     """The configuration with the secrets that it leaves open, from `<data folder>/dev-secrets.json` (mode 0600)."""
     path = Path(config.data_dir) / "dev-secrets.json"
-    kept = json.loads(path.read_text()) if path.exists() else _make(path)
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else _make(path)
+    except OSError as error:
+        raise unusable(path.parent, error) from error
     auth, keys = config.auth, config.encryption_keys
     if auth.jwt_secret is None and auth.jwks_url is None:
         auth = auth.model_copy(update={"jwt_secret": SecretStr(kept["jwtSecret"])})

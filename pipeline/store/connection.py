@@ -6,7 +6,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, ReadOnlyError, RedisError, TimeoutError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pipeline.errors import ConfigError
 
@@ -43,7 +43,8 @@ async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:
     """Return when the store answers; raises ConfigError when it does not within `seconds` or refuses our credentials."""
     try:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(STORE_ERRORS),
+            # To redis-py, refused credentials are a lost connection; waiting does not mend them.
+            retry=retry_if_exception(lambda error: isinstance(error, STORE_ERRORS) and not isinstance(error, AuthenticationError)),
             stop=stop_after_delay(seconds),
             wait=wait_random_exponential(multiplier=0.05, max=1.0),
             reraise=True,
@@ -54,6 +55,8 @@ async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:
         raise ConfigError(f"redis.url: the store refused the credentials: {error}") from error
     except STORE_ERRORS as error:
         raise ConfigError(f"redis.url: the store did not answer within {seconds:.0f} s: {error}") from error
+    except RedisError as error:
+        raise ConfigError(f"redis.url: what answers there is no Redis that Hookline can use: {error}") from error
 
 
 async def check(redis: Store, *, owner: str, bull_prefix: str) -> list[str]:

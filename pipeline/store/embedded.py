@@ -48,12 +48,15 @@ class EmbeddedStore:
 
     def attach(self) -> str:
         """Start or find the store and return its URL. Raises ConfigError with the end of its log if it does not come up."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._starting():
-            if self._holders is None:
-                self._holders = os.open(self.folder / "holders.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._holders, fcntl.LOCK_SH)
-            self._bring_up()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._starting():
+                if self._holders is None:
+                    self._holders = os.open(self.folder / "holders.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._holders, fcntl.LOCK_SH)
+                self._bring_up()
+        except OSError as error:
+            raise unusable(self.folder.parent, error) from error
         return self.url
 
     def detach(self) -> bool:
@@ -166,6 +169,12 @@ class EmbeddedStore:
             store.connect(str(self.socket))
             store.sendall(b"SHUTDOWN\r\n")
             store.recv(64)  # returns when the store closes the connection, after its last fsync
+
+
+def unusable(data_dir: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"data_dir: {data_dir} cannot be used: {error.strerror} ({error.filename}); set HOOKLINE_DATA_DIR to a folder that can be written"
+    )
 
 
 def _binary() -> Path:

@@ -5,14 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from pipeline.config import Config
+from pipeline.dev import with_dev_secrets
 from pipeline.errors import ConfigError
 from pipeline.store import connection, embedded
 from pipeline.store.embedded import EmbeddedStore
+from tests.support.valkey import Valkey
 
 
 def servers(store: EmbeddedStore) -> list[psutil.Process]:
@@ -112,6 +118,29 @@ async def test_a_store_that_is_not_there_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"redis\.url: the store did not answer"):
         await asyncio.wait_for(connection.wait_until_up(redis, seconds=0.2), 10)
     await redis.aclose()
+
+
+async def test_refused_credentials_are_said_at_once(valkey: Valkey) -> None:
+    redis = connection.connect(valkey.url.replace("://", "://nobody:wrong@"), retries=0)
+    with pytest.raises(ConfigError, match=r"redis\.url: the store refused the credentials"):
+        await asyncio.wait_for(connection.wait_until_up(redis, seconds=60), 10)
+    await redis.aclose()
+
+
+async def test_something_else_that_listens_there_is_a_clear_error() -> None:
+    async with TestServer(web.Application()) as other:
+        redis = connection.connect(f"redis://127.0.0.1:{other.port}", retries=0)
+        with pytest.raises(ConfigError, match=r"redis\.url: what answers there is no Redis"):
+            await asyncio.wait_for(connection.wait_until_up(redis, seconds=60), 10)
+        await redis.aclose()
+
+
+@pytest.mark.parametrize("use", [lambda folder: EmbeddedStore(folder).attach(), lambda folder: with_dev_secrets(Config(data_dir=str(folder)))])
+def test_a_data_folder_that_cannot_be_used_is_a_clear_error(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    folder = tmp_path / "data"
+    folder.write_text("a file, where a folder should be")
+    with pytest.raises(ConfigError, match=rf"data_dir: {folder} cannot be used: .*HOOKLINE_DATA_DIR"):
+        use(folder)
 
 
 def test_a_store_that_is_alive_but_does_not_answer_gets_no_second_server_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
