@@ -102,6 +102,26 @@ async def test_a_killed_store_is_started_again_and_everything_goes_on(tmp_path: 
 
 
 @pytest.mark.timeout(120)
+async def test_the_jobs_of_a_killed_worker_are_done_by_another(tmp_path: Path) -> None:
+    service = Service(tmp_path, chain(concurrency=4), workers=2)
+    async with service:
+        accepted: dict[str, str] = {}
+        await submit(service, range(40), accepted, ms=300)
+        await ledger_shows(tmp_path, 20)
+        *_, worker = [child for child in psutil.Process(service.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+        worker.kill()
+        async with Client(service.url, token()) as client:
+            assert await ended(client, 40) == set(accepted.values())
+            for run_id in accepted.values():
+                assert (await client.run(run_id))["status"] == "completed"
+                told = [(event["type"], event["data"].get("step")) async for event in client.timeline(run_id)]
+                assert len(told) == len(set(told)) == 8
+        again = Counter(tuple(line.split()[1:3]) for line in (tmp_path / "ledger").read_text().splitlines() if line.startswith("begin"))
+        assert 0 < sum(times - 1 for times in again.values()) <= 12, "the killed worker had nothing under way, or others' jobs were run again"
+    await nothing_is_active(tmp_path)
+
+
+@pytest.mark.timeout(120)
 async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
     service = Service(tmp_path, chain(), workers=1)
     async with service:

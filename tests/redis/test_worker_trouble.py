@@ -105,6 +105,36 @@ async def test_one_job_in_two_slots_of_one_worker_ends_once(bench: Bench) -> Non
     assert runs == 2
 
 
+async def test_a_job_that_comes_while_the_worker_is_told_to_stop_is_run_and_not_stranded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    async def run(job: Job, context: Context) -> None:
+        ran.append(job.id)
+
+    worker = bench.worker(run)
+    fetch = worker._fetch
+    locked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> Any:
+        found = await fetch()
+        locked.set()
+        await answer.wait()
+        return found
+
+    monkeypatch.setattr(worker, "_fetch", slowly)
+    job_id = await bench.add()
+    task = asyncio.create_task(worker.run())
+    await locked.wait()
+    stopping = asyncio.create_task(worker.stop(5))
+    assert worker._fetcher
+    await asyncio.wait([worker._fetcher])
+    answer.set()
+    await stopping
+    await task
+    assert ran == [job_id]
+    assert await bench.left_active() == []
+
+
 async def test_no_job_is_fetched_from_a_nearly_full_store_not_even_by_a_busy_worker(bench: Bench, redis: Redis) -> None:
     ran: list[str] = []
     full = asyncio.Event()
