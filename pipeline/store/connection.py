@@ -77,8 +77,10 @@ async def check(redis: Store, *, owner: str, bull_prefix: str) -> list[str]:
             f"redis.url: the store evicts keys (maxmemory-policy {policy}), which loses jobs; set: CONFIG SET maxmemory-policy noeviction"
         )
     claim = f"{bull_prefix}:hookline:owner"
-    await redis.set(claim, owner, nx=True)
     held = await redis.get(claim)
+    if held is None:
+        await redis.set(claim, owner, nx=True)
+        held = await redis.get(claim)
     if held != owner:
         raise ConfigError(
             f"bullmq.prefix {bull_prefix!r} is used by another Hookline deployment (redis.prefix {held!r}); use another bullmq.prefix, "

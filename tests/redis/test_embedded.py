@@ -108,6 +108,16 @@ async def test_a_second_deployment_on_the_same_queues_is_refused(redis: connecti
         await connection.check(redis, owner="other", bull_prefix="bull")
 
 
+async def test_a_full_store_is_no_reason_not_to_start(redis: connection.Store) -> None:
+    """What runs in it can only end if the processes come up."""
+    await connection.check(redis, owner="hookline", bull_prefix="bull")
+    await redis.config_set("maxmemory", 1)
+    try:
+        await connection.check(redis, owner="hookline", bull_prefix="bull")
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
 async def test_a_store_that_may_lose_data_says_so(redis: connection.Store) -> None:
     (warning,) = await connection.check(redis, owner="hookline", bull_prefix="bull")
     assert "no append-only file" in warning
