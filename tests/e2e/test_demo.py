@@ -5,11 +5,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline.client import Client
+from pipeline.errors import Unavailable
 from tests.support.service import ROOT
 
 
@@ -44,6 +47,27 @@ async def test_two_demos_at_once_each_end_as_expected() -> None:
         assert "invoice.pdf is declared as application/pdf, but its bytes are image/png" in shown
         assert "Traceback" not in shown
         assert re.search(r"demo-doc-123 +completed +\d+ \(\d+\) completed completed 8/8", shown)
+
+
+@pytest.mark.timeout(120)
+async def test_one_that_is_kept_stays_up_until_it_is_interrupted() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pipeline.cli", "demo", "--keep", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert process.stdout
+    shown = ""
+    while "HOOKLINE_TOKEN=" not in shown:
+        line = await process.stdout.readline()
+        assert line, shown
+        shown += line.decode()
+    url, key = re.search(r"Still up: (\S+)", shown)[1], re.search(r"HOOKLINE_TOKEN=(\S+)", shown)[1]  # type: ignore[index]
+    async with Client(url, key) as client:
+        assert len([run async for run in client.runs()]) == 7
+        process.send_signal(signal.SIGINT)
+        rest, _ = await process.communicate()
+        assert (process.returncode, "Traceback" in rest.decode()) == (0, False)
+        with pytest.raises(Unavailable):
+            await client.ready()
 
 
 @pytest.mark.timeout(120)

@@ -45,6 +45,7 @@ async def test_four_roles_make_one_service(tmp_path: Path) -> None:
 
         await stack.enter_async_context(part("webhooks"))
         await subscriber.until(due)
+        assert "job.progress" not in {event["type"] for event in subscriber.events.values()}, "nobody asked for it"
         assert (await client.ready())["ok"]
         await environment_holds(tmp_path)
     assert subscriber.refused == 0

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -388,6 +389,20 @@ async def test_retention_keeps_up_and_is_not_held_up_by_runs_that_still_run(hous
         await house.runs.cancel(await house.start(), by="me")
     await house.recovery.look(now_ms() + CONFIG.retention.runs + HOUR)
     assert sorted(run["runId"] for run in (await house.runs.list()).items) == sorted(running)
+
+
+async def test_a_steps_retry_goes_over_its_queues_settings(valkey: Valkey, redis: Redis) -> None:
+    own = {"queue": "first", "job": "do", "retry": {"attempts": 7, "backoff": {"type": "fixed", "delay": "3s"}}}
+    workflows = {"w": {"steps": {"own": own, "plain": {"queue": "first", "job": "do"}}}}
+    queue = {"processors": {"do": "x:y"}, "attempts": 4, "backoff": {"type": "exponential", "delay": "9s"}, "keep": {"completed": 1, "failed": 2}}
+    house = House(valkey.socket_url, Config(queues={"first": queue}, workflows=workflows))
+    run_id = (await house.runs.start("w", {}, user_id="u")).run_id
+    jobs = {step: f"{run_id}_{step}_1" for step in ("own", "plain")}
+    opts = {step: orjson.loads(await redis.hget(f"bull:first:{job_id}", "opts")) for step, job_id in jobs.items()}
+    assert (opts["own"]["attempts"], opts["own"]["backoff"]) == (7, {"type": "fixed", "delay": 3000})
+    assert (opts["plain"]["attempts"], opts["plain"]["backoff"]) == (4, {"type": "exponential", "delay": 9000})
+    assert {(one["removeOnComplete"]["count"], one["removeOnFail"]["count"]) for one in opts.values()} == {(1, 2)}
+    await house.redis.aclose()
 
 
 async def test_the_log_is_kept_as_long_as_it_should_be(house: House) -> None:
