@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from pipeline.processors.extras import needed
 from pipeline.processors.packs import RECOGNISERS, Packs
 from pipeline.processors.rules import Span, merged
 
@@ -20,8 +21,9 @@ class Detector:
 
     def __init__(self, packs: Packs) -> None:
         # Imported late: a worker never needs it, and it takes a second.
-        import presidio_analyzer
-        from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, predefined_recognizers
+        with needed("compliance"):
+            import presidio_analyzer
+            from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, predefined_recognizers
 
         classes: dict[str, Callable[..., Any]] = {
             kind: getattr(predefined_recognizers, name) for kind, name in RECOGNISERS.items() if kind in packs.kinds

@@ -8,6 +8,7 @@ import orjson
 
 from pipeline.errors import InvalidInput, PermanentFailure
 from pipeline.processors import mediatypes
+from pipeline.processors.extras import needed
 from pipeline.storage import Storage, text_path
 
 PAGE_END = "\f"
@@ -37,7 +38,8 @@ class Extraction:
 
 def prepare() -> None:
     """Import the library, which a child does before its first job."""
-    import kreuzberg
+    with needed("documents"):
+        import kreuzberg
 
     kreuzberg.detect_mime_type(b"%PDF-1.4\n")
 

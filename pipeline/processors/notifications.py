@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import AttemptFailed, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
+from pipeline.processors.extras import needed
 from pipeline.units import iso
 
 Channel = Literal["email", "slack", "sms", "push"]
@@ -81,7 +82,8 @@ class NotificationProcessor:
 def send(wanted: SendNotification, template: str) -> None:
     """Deliver, or raise as `process` does; no message says more of the URL than its key."""
     # Heavy, and needed by none of the processes that send nothing.
-    from apprise import Apprise, NotifyFormat
+    with needed("notifications"):
+        from apprise import Apprise, NotifyFormat
 
     url = filled(template, wanted)
     apprise = Apprise()
