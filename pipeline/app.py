@@ -292,7 +292,9 @@ async def _serve(app: web.Application, config: Config, stack: contextlib.AsyncEx
     try:
         await site.start()
     except OSError as error:
-        raise ConfigError(f"server.port: cannot listen on {config.server.host}:{config.server.port}: {error.strerror}") from error
+        raise ConfigError(
+            f"server.port: cannot listen on {config.server.host}:{config.server.port}: {error.strerror}; choose another with --host and --port"
+        ) from error
     port = int(runner.addresses[0][1])
     log.info("listening", url=f"http://{config.server.host}:{port}")
     return port

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from pipeline import configfile
 from pipeline.cli.console import out
@@ -26,7 +27,7 @@ def validate(
     settings, source = configfile.load_with_source(path, os.environ, dev=True)
     definitions = compile_all(settings, source)
     resolve_all(settings, source)
-    out.print(f"[green]✓[/] {path}: {len(settings.queues)} queues, {len(definitions)} workflows")
+    out.print(f"[green]✓[/] {escape(str(path))}: {len(settings.queues)} queues, {len(definitions)} workflows")
     for name, definition in definitions.items():
         steps = " → ".join(step["id"] for step in graph(definition)["steps"])
         out.print(f"  [bold]{name}[/] version {definition.version}: {steps}")

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from pydantic import SecretStr
+from rich.markup import escape
 
 from pipeline.auth import issue
 from pipeline.cli.board import Board, Row
@@ -251,7 +252,7 @@ class _Demo:
         rows = self._board.rows.values()
         verified = sum(len(row.received) for row in rows)
         for line in [*([reason] if reason else []), *wrong]:
-            out.print(f"[red]✗[/] {line}", soft_wrap=True)
+            out.print(f"[red]✗[/] {escape(line)}", soft_wrap=True)
         out.print(f"{self._mails} e-mails sent, {time.monotonic() - started:.1f} s")
         met = sum(1 for name, expected in self._expected.items() if not _differs(self._board.rows[name], expected))
         out.print(

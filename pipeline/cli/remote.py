@@ -1,16 +1,19 @@
 """`hookline runs` and `hookline jobs`: look at and act on a running service."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from pipeline.cli.console import out, state
 from pipeline.cli.options import DEFAULT_URL, Token, Url
-from pipeline.client import Client
+from pipeline.client import Client, RequestFailed
+from pipeline.errors import Unavailable
 
 runs = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
 jobs = typer.Typer(no_args_is_help=True, help="Show jobs and count queues.")
@@ -21,7 +24,15 @@ def _talk(url: str, token: str | None, ask: Callable[[Client], Awaitable[Any]]) 
         async with Client(url, token) as client:
             return await ask(client)
 
-    return asyncio.run(conversation())
+    try:
+        return asyncio.run(conversation())
+    except Unavailable as error:
+        error.hint = "is it running (hookline serve)? --url or HOOKLINE_URL names another"
+        raise
+    except RequestFailed as error:
+        if error.status == 401:
+            error.hint = "export HOOKLINE_TOKEN=$(hookline token --sub me --role admin), with --dev for a service that runs with it"
+        raise
 
 
 @runs.command("list")
@@ -39,7 +50,7 @@ def list_runs(
 
     table = Table("run", "workflow", "status", "user", "created", "error", box=None)
     for run in _talk(url, token, ask):
-        table.add_row(run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], (run["error"] or "")[:80])
+        table.add_row(run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], Text((run["error"] or "")[:80]))
     out.print(table)
 
 
@@ -56,12 +67,12 @@ def show_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
         branch = tree.add(state(step["status"]).append(f"  {name}", style="bold"))
         for field in ("jobId", "attempts", "progress", "error", "reason"):
             if step.get(field):
-                branch.add(f"[dim]{field}[/] {step[field]}")
+                branch.add(Text(field, style="dim").append(f" {step[field]}", style="not dim"))
     out.print(tree)
     table = Table("time", "event", "step", "", box=None)
     for event in timeline:
         data = event["data"]
-        table.add_row(event["timestamp"], event["type"], data.get("step") or "", str(data.get("error") or data.get("reason") or "")[:80])
+        table.add_row(event["timestamp"], event["type"], data.get("step") or "", Text(str(data.get("error") or data.get("reason") or "")[:80]))
     out.print(table)
 
 
@@ -85,7 +96,8 @@ def show_job(queue: str, job_id: str, url: Url = DEFAULT_URL, token: Token = Non
     job = _talk(url, token, lambda client: client.job(queue, job_id))
     table = Table(show_header=False, box=None)
     for field, value in job.items():
-        table.add_row(f"[dim]{field}[/]", state(value) if field == "state" else str(value))
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        table.add_row(f"[dim]{field}[/]", state(shown) if field == "state" else Text(shown))
     out.print(table)
 
 

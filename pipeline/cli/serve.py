@@ -31,7 +31,8 @@ def serve(
 ) -> None:
     """Run the service.
 
-    [dim]hookline serve --dev[/] needs nothing but this package: it starts a private Valkey in the data folder.
+    Beside a config.yaml of your own or without one, [bold]hookline serve --dev[/] needs no other server: it starts a private Valkey
+    (extra [bold]embedded[/]) in the data folder. In production it needs REDIS_URL, HOOKLINE_JWT_SECRET and HOOKLINE_ENCRYPTION_KEYS.
     """
     if role not in ROLES:
         raise typer.BadParameter(f"{role!r} is no role; choose one of {', '.join(ROLES)}", param_hint="--role")

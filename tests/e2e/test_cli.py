@@ -1,5 +1,6 @@
 """The commands as people type them: what they print, and their exit codes (0 done, 1 failed, 2 usage or configuration)."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 import jwt
 import pytest
 import yaml
+from redis.asyncio import Redis
 
+from tests.support.api import NOTIFICATION, serving
 from tests.support.service import JWT_SECRET, ROOT
 
 SHIPPED = (ROOT / "config.yaml").read_text()
@@ -116,7 +119,20 @@ def test_a_service_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     done = hookline("runs", "list", "--url", "http://127.0.0.1:1", folder=tmp_path)
     assert done.returncode == 1
     assert "error:" in done.stderr
+    assert "hookline serve" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_what_users_wrote_is_shown_as_they_wrote_it(redis: Redis, tmp_path: Path) -> None:
+    said = {**NOTIFICATION, "subject": "[/bold] [red]", "message": "Größe: null"}
+    async with serving(redis, tmp_path) as api:
+        assert (await api.call("POST", "/api/jobs/notifications", body=said)).status == 201
+        shown = await asyncio.to_thread(hookline, "jobs", "show", "notifications", "1", "--url", api.url, "--token", api.token(), folder=tmp_path)
+        stranger = await asyncio.to_thread(hookline, "jobs", "show", "notifications", "1", "--url", api.url, folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert json.dumps(said, ensure_ascii=False) in shown.stdout
+    assert stranger.returncode == 1
+    assert "hookline token" in stranger.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["runs", "--help"], ["token", "--help"]])
