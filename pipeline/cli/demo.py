@@ -112,10 +112,13 @@ class _Demo:
         assert process.stdout
         try:
             first = await asyncio.wait_for(process.stdout.readline(), 20)
+            if not first:
+                raise HooklineError(f"the subscriber did not start ({app}); what it said is above", hint="make demo installs all that it needs")
             async with _background(self._listen(process.stdout)):
                 yield json.loads(first)["listening"]
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             await process.wait()
 
     @contextlib.asynccontextmanager

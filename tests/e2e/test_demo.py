@@ -88,6 +88,15 @@ async def test_a_document_that_does_not_end_as_expected_is_named(checkout: Path)
     assert "✗ contract.docx: it failed for another reason than 'another reason'" in shown
 
 
+async def test_a_subscriber_that_does_not_start_is_a_sentence(checkout: Path) -> None:
+    (checkout / "examples" / "analysis-service" / "app.py").write_text("raise SystemExit('no such library')")
+    code, shown = await demo(checkout)
+    assert code == 1
+    assert "no such library" in shown
+    assert "\nerror: the subscriber did not start (" in shown
+    assert "Traceback" not in shown
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("line", "instead", "reason", "last"),
