@@ -143,7 +143,11 @@ class _House:
         self.parts += tasks
 
         async def drain() -> None:
-            await asyncio.gather(*(worker.stop(self._config.server.drain / 1000) for worker in workers))
+            ends = await asyncio.gather(*(worker.stop(self._config.server.drain / 1000) for worker in workers), return_exceptions=True)
+            for error in ends:
+                if isinstance(error, Exception):
+                    # One queue's mistake must not cut short the drain of the others.
+                    log.error("drain failed", error=repr(error))
             await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
 
         stack.push_async_callback(drain)

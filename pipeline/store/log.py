@@ -140,6 +140,13 @@ class Log:
             ages[str(group["name"])] = max(now - _order(str(rows[0][0]))[0], 0) if rows else 0
         return ages
 
+    async def forget_consumers(self, *, idle_ms: int) -> None:
+        """Drop consumers that are gone: each process is a new one, and a killed one cannot say goodbye."""
+        for group in await self._groups():
+            for consumer in await self._redis.xinfo_consumers(self.key, group["name"]):
+                if not consumer["pending"] and consumer["idle"] > idle_ms:
+                    await self._redis.xgroup_delconsumer(self.key, group["name"], consumer["name"])
+
     async def acknowledged(self, group: str, cursor: str) -> bool:
         """Whether a consumer group has acknowledged every entry up to `cursor`."""
         for found in await self._groups():
@@ -213,12 +220,6 @@ class Group:
         """How often an unacknowledged entry was handed out."""
         rows = await self._redis.xpending_range(self.key, self.group, min=cursor, max=cursor, count=1)
         return int(rows[0]["times_delivered"]) if rows else 0
-
-    async def leave(self) -> None:
-        """Forget this consumer if it has nothing unacknowledged; entries it still holds are claimed by others."""
-        for consumer in await self._redis.xinfo_consumers(self.key, self.group):
-            if consumer["name"] == self._consumer and not consumer["pending"]:
-                await self._redis.xgroup_delconsumer(self.key, self.group, self._consumer)
 
 
 def _rows(found: Any) -> list[tuple[str, dict[str, str]]]:

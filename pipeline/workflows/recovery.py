@@ -21,6 +21,8 @@ from pipeline.workflows.transitions import Transitions
 
 EVERY_SECONDS = 15.0
 PAGE = 200
+GONE_MS = 3_600_000
+"""A consumer of the log that has not read for so long is a process that has ended: a living one reads every second."""
 log = structlog.get_logger(__name__)
 
 
@@ -62,6 +64,7 @@ class Recovery:
     async def look(self, now: int) -> None:
         """One round."""
         self.held_by = await self._log.trim(max_age_ms=self._retention.events, max_bytes=self._retention.log_bytes, now=now)
+        await self._log.forget_consumers(idle_ms=GONE_MS)
         await self._forget_runs(now)
         await self._recover_jobs()
 

@@ -24,7 +24,6 @@ from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.model import CancelRequested, Outcome, RetryRequested, Run, StepStatus
 from pipeline.workflows.transitions import Transitions
 
-
 _NUMBER = re.compile(r"[0-9]{1,15}")
 """What a cursor counts with; more digits, or those of other scripts, the store would not take."""
 

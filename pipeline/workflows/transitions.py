@@ -93,19 +93,24 @@ class Transitions:
 
         Raises what the machine raises, and NotFound if the run's definition is gone.
         """
+        sent: Run | None = None
         while True:
             loaded = await self.load(run_id)
             decision = None
             if loaded:
                 run, version = loaded
+                if run == sent:
+                    # Refused the second time because it was applied the first time, and that reply was lost.
+                    return run
                 definition = await self._definitions.pinned(run.digest)
                 decision = machine.advance(definition, run, outcome, now_ms())
             if decision is None:
                 if entry:
                     await self._redis.xack(self._keys.log, entry.group, entry.event.cursor)
                 return None
+            sent = decision.run
             if await self._commit(run, version, decision, entry):
-                return decision.run
+                return sent
 
     async def _commit(self, before: Run, version: str, decision: Decision, entry: Entry | None) -> bool:
         run = decision.run

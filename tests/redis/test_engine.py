@@ -172,6 +172,21 @@ async def test_a_commit_whose_reply_was_lost_is_not_done_twice(house: House, mon
     assert len(await house.told("workflow.step.completed")) == 1
 
 
+async def test_a_retry_whose_reply_was_lost_is_answered_as_what_it_was(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = await house.start()
+    await house.runs.cancel(run_id, by="me")
+    original = Transitions._commit
+
+    async def reply_lost(self: Transitions, *arguments: Any) -> bool:
+        monkeypatch.setattr(Transitions, "_commit", original)
+        assert await original(self, *arguments)
+        return await original(self, *arguments)
+
+    monkeypatch.setattr(Transitions, "_commit", reply_lost)
+    assert (await house.runs.retry(run_id, by="me"))["status"] == "running"
+    assert len(await house.told("workflow.retried")) == 1
+
+
 async def test_a_start_that_is_repeated_with_its_key_starts_one_run(house: House) -> None:
     claim, answer = (
         Claim(key="hookline:idempotency:k", fingerprint="f"),

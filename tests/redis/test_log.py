@@ -132,8 +132,10 @@ async def test_entries_of_a_dead_consumer_are_handed_to_another(redis: Redis) ->
     assert [found.cursor for found in await alive.read(count=10, block_ms=10)] == cursors
     assert await alive.deliveries(cursors[0]) == 2
     await alive.ack(cursors)
-    await dead.leave()
-    assert [row["name"] for row in await redis.xinfo_consumers(KEY, "engine")] == ["alive"]
+    await Log(redis, KEY).forget_consumers(idle_ms=HOUR)
+    assert [row["name"] for row in await redis.xinfo_consumers(KEY, "engine")] == ["alive", "dead"]
+    await Log(redis, KEY).forget_consumers(idle_ms=-1)
+    assert await redis.xinfo_consumers(KEY, "engine") == []
 
 
 def test_the_id_of_an_event_depends_on_what_happened_alone() -> None:
