@@ -77,6 +77,9 @@ class Runs:
             raise InvalidInput(f"the input does not fit workflow {workflow!r}", faults=faults)
         share = await self._memory.share()
         if share >= REFUSE_RUNS:
+            if claim and (earlier := await self._redis.get(claim.key)):
+                # What was accepted before the store was full stays accepted.
+                return Started(run_id="", workflow=workflow, status="", job_id=None, replay=parse(earlier, claim))
             raise Unavailable(f"the store is {share:.0%} full: new runs are refused until running ones end", retry_after=10)
         now = now_ms()
         run_id = new_id("run", now)

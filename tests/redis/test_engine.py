@@ -500,11 +500,15 @@ async def test_what_cannot_start_is_refused(house: House, redis: Redis) -> None:
         await house.runs.start("chian", {}, user_id="u")
     with pytest.raises(NotFound):
         await house.runs.cancel("run_none", by="me")
+    claim, answer = Claim(key="hookline:idempotency:k", fingerprint="f"), Answer(status=202, headers={}, body="{}")
+    await house.start(claim=claim, answer=answer)
     used = (await redis.info("memory"))["used_memory"]
     await redis.config_set("maxmemory", int(used * 1.2))
     try:
         with pytest.raises(Unavailable, match="full"):
             await house.start()
+        replayed = await house.runs.start("chain", {"documentId": "d1"}, user_id="u1", claim=claim, answer=answer)
+        assert replayed.replay
     finally:
         await redis.config_set("maxmemory", 0)
 
