@@ -492,7 +492,7 @@ async def test_lists_are_paged_newest_first_and_filtered(house: House) -> None:
         await house.runs.list(cursor="yesterday")
 
 
-async def test_what_cannot_start_is_refused(house: House, redis: Redis) -> None:
+async def test_what_cannot_start_is_refused(house: House, redis: Redis, valkey: Valkey) -> None:
     with pytest.raises(InvalidInput) as refused:
         await house.runs.start("chain", {"document": 1}, user_id="u")
     assert "documentId" in str(refused.value.faults[0])
@@ -503,13 +503,15 @@ async def test_what_cannot_start_is_refused(house: House, redis: Redis) -> None:
     claim, answer = Claim(key="hookline:idempotency:k", fingerprint="f"), Answer(status=202, headers={}, body="{}")
     await house.start(claim=claim, answer=answer)
     used = (await redis.info("memory"))["used_memory"]
+    full = House(valkey.socket_url)  # how full the store is, is asked for once a second
     await redis.config_set("maxmemory", int(used * 1.2))
     try:
         with pytest.raises(Unavailable, match="full"):
-            await house.start()
-        replayed = await house.runs.start("chain", {"documentId": "d1"}, user_id="u1", claim=claim, answer=answer)
+            await full.start()
+        replayed = await full.runs.start("chain", {"documentId": "d1"}, user_id="u1", claim=claim, answer=answer)
         assert replayed.replay
     finally:
+        await full.redis.aclose()
         await redis.config_set("maxmemory", 0)
 
 
