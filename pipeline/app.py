@@ -17,7 +17,7 @@ from pipeline.api.app import RUNNER, create_app
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
-from pipeline.errors import AttemptFailed, ConfigError
+from pipeline.errors import AttemptFailed, ConfigError, Fault
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.isolation import IsolatedPool
@@ -41,7 +41,8 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
-from webhooks import Declared, Guard, WebhookError, Webhooks
+from pipeline.yamlsource import Source
+from webhooks import Declared, Guard, InvalidInput, WebhookError, Webhooks
 from webhooks.sender import Sender
 from webhooks.signing import key_of
 
@@ -88,6 +89,36 @@ async def running(config: Config, parts: tuple[Part, ...], name: str) -> AsyncIt
             port = await house.start_rest(parts, stack)
         yield Running(port=port, parts=tuple(house.parts))
         log.info("stopping", drain_seconds=config.server.drain / 1000)
+
+
+def check_endpoints(config: Config, source: Source) -> None:
+    """Raises ConfigError, with the place in `source`, for what the webhooks would refuse of config.yaml's endpoints; asks no name server."""
+    faults: list[Fault] = []
+    for index, endpoint in enumerate(_declared(config)):
+        at = ("webhooks", "endpoints", index)
+        try:
+            endpoint.checked()
+        except InvalidInput as error:
+            named = [(fault.path.removeprefix(f"{endpoint.id}.").split(".")[0], fault.message) for fault in error.faults]
+            faults += [source.fault((*at, key), message) for key, message in named] or [source.fault((*at, "id"), str(error))]
+    if faults:
+        raise ConfigError("some webhook endpoints cannot be used", file=source.file, faults=tuple(faults))
+
+
+def _declared(config: Config) -> list[Declared]:
+    return [
+        Declared(
+            id=endpoint.id,
+            url=endpoint.url,
+            types=endpoint.types,
+            secret=endpoint.secret.get_secret_value(),
+            schedule=endpoint.schedule,
+            timeout=endpoint.timeout,
+            concurrency=endpoint.concurrency,
+            headers=endpoint.headers,
+        )
+        for endpoint in config.webhooks.endpoints
+    ]
 
 
 def _store_url(config: Config, stack: contextlib.AsyncExitStack) -> str:
@@ -254,21 +285,7 @@ class _House:
     async def _declare(self, webhooks: Webhooks) -> None:
         """Make the endpoints of config.yaml what it says now."""
         try:
-            await webhooks.declare(
-                [
-                    Declared(
-                        id=endpoint.id,
-                        url=endpoint.url,
-                        types=endpoint.types,
-                        secret=endpoint.secret.get_secret_value(),
-                        schedule=endpoint.schedule,
-                        timeout=endpoint.timeout,
-                        concurrency=endpoint.concurrency,
-                        headers=endpoint.headers,
-                    )
-                    for endpoint in self._config.webhooks.endpoints
-                ]
-            )
+            await webhooks.declare(_declared(self._config))
         except WebhookError as error:
             raise ConfigError(f"webhooks.endpoints: {error}") from error
 

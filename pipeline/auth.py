@@ -14,12 +14,11 @@ import orjson
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from pipeline.config import Auth
+from pipeline.config import KEY_PREFIX, Auth
 from pipeline.errors import ConfigError, Unauthenticated, Unavailable
 
 Role = Literal["admin", "service", "user"]
 ROLES: tuple[Role, ...] = get_args(Role)
-KEY_PREFIX = "hk_"
 _JWKS_LIMIT = 256 * 1024
 _JWKS_ERRORS = (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError)
 _SECRET_BYTES = 32
@@ -243,8 +242,6 @@ class Jwks:
 
 
 def _api_key(name: str, key: str) -> str:
-    if not key.startswith(KEY_PREFIX):
-        raise ConfigError(f"auth.api_keys.{name} must begin with `{KEY_PREFIX}`")
     if len(key) < _KEY_LENGTH:
         _log.warning("an API key is short: it may be guessed", key=name, advised=_KEY_LENGTH)
     return key

@@ -14,6 +14,8 @@ from pipeline.units import Duration, Size
 from pipeline.yamlsource import suggestion
 
 PROCESSOR_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
+KEY_PREFIX = "hk_"
+"""Of a service API key: tells it from a JWT."""
 EXTERNAL = "external"
 """The processor of a job that a foreign BullMQ worker does."""
 
@@ -68,6 +70,12 @@ class BullMQ(Section):
     prefix: str = Field("bull", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
 
+def _api_key(key: SecretStr) -> SecretStr:
+    if not key.get_secret_value().startswith(KEY_PREFIX):
+        raise ValueError(f"should begin with {KEY_PREFIX}; make one with: echo {KEY_PREFIX}$(openssl rand -hex 24)")
+    return key
+
+
 class Auth(Section):
     jwt_secret: SecretStr | None = None
     jwks_url: str | None = None
@@ -76,7 +84,7 @@ class Auth(Section):
     issuer: str | None = None
     audience: str | None = None
     anonymous_jobs: bool = False
-    api_keys: dict[str, SecretStr] = {}
+    api_keys: dict[str, Annotated[SecretStr, AfterValidator(_api_key)]] = {}
     """Name → `hk_…` key; its holder has the role `service`."""
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from pipeline import configfile
+from pipeline.app import check_endpoints
 from pipeline.cli.console import out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.errors import ConfigError
@@ -27,6 +28,7 @@ def validate(
     settings, source = configfile.load_with_source(path, os.environ, dev=True)
     definitions = compile_all(settings, source)
     resolve_all(settings, source)
+    check_endpoints(settings, source)
     out.print(f"[green]✓[/] {escape(str(path))}: {len(settings.queues)} queues, {len(definitions)} workflows")
     for name, definition in definitions.items():
         steps = " → ".join(step["id"] for step in graph(definition)["steps"])

@@ -115,12 +115,6 @@ def test_who_comes_without_a_token_is_nobody_in_particular() -> None:
     assert not Principal(sub="anonymous", role="service", via="key").anonymous
 
 
-def test_an_api_key_that_is_none_is_refused_without_repeating_it() -> None:
-    with pytest.raises(ConfigError, match=r"auth\.api_keys\.files must begin with `hk_`") as caught:
-        Authenticator(Auth(api_keys={"files": "swordfish"}))
-    assert "swordfish" not in str(caught.value)
-
-
 def test_no_token_is_issued_where_tokens_come_from_elsewhere() -> None:
     with pytest.raises(ConfigError, match="jwt_secret"):
         issue(Auth(jwks_url="http://127.0.0.1:1/jwks", algorithms=("RS256",)), "alice", "user", HOUR, now=NOW)

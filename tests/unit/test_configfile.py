@@ -311,6 +311,12 @@ def test_no_secret_in_a_repr_or_a_complaint(load: Any, refused: Any) -> None:
     assert "hunter2" not in " ".join(refused(wrong))
 
 
+def test_an_api_key_that_is_none_is_refused_without_repeating_it(refused: Any) -> None:
+    (said,) = refused("auth:\n  api_keys: {files: hunter2}")
+    assert "auth.api_keys.files: should begin with hk_" in said
+    assert "hunter2" not in said
+
+
 # --- the schema for editors -----------------------------------------------------------------------------------------------
 
 
