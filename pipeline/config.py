@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from pipeline.units import Duration, Size
-from pipeline.yamlsource import suggestion
 
 PROCESSOR_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 KEY_PREFIX = "hk_"
@@ -214,10 +213,38 @@ class Compliance(Section):
 CHANNELS = ("email", "slack", "sms", "push")
 
 
-def _channel(name: str) -> str:
-    if name not in CHANNELS:
-        raise ValueError(f"unknown channel {name!r}{suggestion(name, CHANNELS)}")
-    return name
+class Template(Section):
+    """How a channel's notifications read; a part that is left out is the job's own. `pipeline.processors.templates` checks them."""
+
+    subject: str | None = None
+    text: str | None = None
+    html: str | None = None
+
+    def parts(self) -> tuple[tuple[Literal["subject", "text", "html"], str], ...]:
+        """Those that are given."""
+        given: tuple[tuple[Literal["subject", "text", "html"], str | None], ...] = (
+            ("subject", self.subject),
+            ("text", self.text),
+            ("html", self.html),
+        )
+        return tuple((kind, text) for kind, text in given if text is not None)
+
+
+class Templates(Section):
+    email: Template | None = None
+    slack: Template | None = None
+    sms: Template | None = None
+    push: Template | None = None
+
+
+class Notifications(Section):
+    """Channel → Apprise URL; `{to}` and `{userId}` are filled in, percent-encoded."""
+
+    email: SecretStr | None = None
+    slack: SecretStr | None = None
+    sms: SecretStr | None = None
+    push: SecretStr | None = None
+    templates: Templates = Templates()
 
 
 BUILTIN_QUEUES: dict[str, dict[str, Any]] = {
@@ -252,8 +279,7 @@ class Config(Section):
     workflows: dict[str, Any] = {}
     """As written; `pipeline.workflows.definition` checks and compiles them."""
     uploads: Uploads = Uploads()
-    notifications: dict[Annotated[str, AfterValidator(_channel)], SecretStr] = {}
-    """Channel (email, slack, sms, push) → Apprise URL; `{to}` and `{userId}` are filled in, percent-encoded."""
+    notifications: Notifications = Notifications()
     compliance: Compliance = Compliance()
     push: Push = Push()
     webhooks: Webhooks = Webhooks()

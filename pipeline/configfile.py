@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import environment, yamlsource
-from pipeline.config import BUILTIN_QUEUES, Config
+from pipeline.config import BUILTIN_QUEUES, CHANNELS, Config, Template
 from pipeline.errors import ConfigError, Fault
+from pipeline.processors import templates
 from pipeline.validation import check
 from pipeline.workflows import definition
 from pipeline.yamlsource import Source
@@ -88,6 +89,7 @@ class _Loader:
         self.faults += [self._at_its_origin(fault) for fault in faults if fault.path not in known]
         if config is not None:
             self._check_workflows(config)
+            self._check_templates(config)
         return config
 
     def _written(self) -> dict[str, Any]:
@@ -132,6 +134,14 @@ class _Loader:
         if "workflow" in config.uploads.model_fields_set and config.uploads.workflow not in known:
             message = f"there is no workflow {config.uploads.workflow!r}{yamlsource.suggestion(config.uploads.workflow, known)}"
             self.faults.append(self._source.fault(("uploads", "workflow"), message))
+
+    def _check_templates(self, config: Config) -> None:
+        for channel in CHANNELS:
+            template: Template | None = getattr(config.notifications.templates, channel)
+            for kind, text in template.parts() if template else ():
+                path = ("notifications", "templates", channel, kind)
+                for mistake in templates.mistakes(text, kind):
+                    self.faults.append(self._source.fault(path, mistake.message, offset=mistake.offset))
 
 
 def merge(below: Any, above: Any) -> Any:

@@ -1,31 +1,25 @@
 """The notification processor: one message to one channel, through Apprise."""
 
-import logging
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
-from pipeline.config import Config
-from pipeline.errors import AttemptFailed, PermanentFailure
+from pipeline.config import CHANNELS, Config, Template
+from pipeline.errors import AttemptFailed, ConfigError, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
-from pipeline.processors.extras import needed
+from pipeline.processors import recipients, refusals, templates
+from pipeline.processors.templates import Kind, Value
 from pipeline.units import iso
 
 Channel = Literal["email", "slack", "sms", "push"]
-_REASON_LIMIT = 500
-_CAUSE = re.compile(r"[A-Za-z ]*(Exception|Error): ")
-_said: ContextVar[list[str] | None] = ContextVar("said", default=None)
-"""A context's, not a thread's: Apprise takes the context with it into its own threads."""
-_SHORTEST_SECRET = 3
-"""Parts of a URL that are shorter than this are left in a reason: replacing every `a` would leave nothing to read."""
+TIMEOUT = 60
+"""Seconds for all that a channel's URL names: Apprise limits each wait for bytes, which a server that drips them never exceeds."""
 
 
 class SendNotification(BaseModel):
@@ -39,6 +33,8 @@ class SendNotification(BaseModel):
     message: str
     to: str | None = Field(None, max_length=320)
     """Fills `{to}` in the channel's URL: one address, number or channel."""
+    data: dict[str, str | int | float | bool | None] = Field({}, max_length=50)
+    """Fills `{data.<name>}` in the channel's template."""
 
     @field_validator("to")
     @classmethod
@@ -57,71 +53,83 @@ class NotificationSent(BaseModel):
     sent_at: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    subject: str
+    text: str
+    html: str | None
+    """For services that take HTML; the others get `text`."""
+
+
 @processor("send-notification", input=SendNotification)
 class NotificationProcessor:
     """Sends by e-mail, Slack, SMS or push, whichever Apprise URL is configured for the job's type."""
 
     def __init__(self, config: Config) -> None:
-        self._channels = dict(config.notifications)
+        """Raises ConfigError for a template that cannot be used."""
+        self._channels = {name: cast(SecretStr | None, getattr(config.notifications, name)) for name in CHANNELS}
+        self._templates = {name: checked(name, getattr(config.notifications.templates, name)) for name in CHANNELS}
         self._dev = config.dev
 
     def process(self, job: Job, context: Any) -> NotificationSent:
-        """Runs in a thread. Raises PermanentFailure for a channel or recipient that is missing, AttemptFailed if the provider refuses."""
+        """Runs in a thread. Raises PermanentFailure for a channel or recipient that is missing or wrong, for a template that the job's data
+        does not fill, and for what the provider will never take; AttemptFailed if it may take it later."""
         wanted: SendNotification = job.data
-        configured = self._channels.get(wanted.type)
+        if wanted.to and (reason := recipients.fault(wanted.type, wanted.to)):
+            raise PermanentFailure(f"to: {reason}")
+        message = composed(self._templates[wanted.type], wanted)
+        configured = self._channels[wanted.type]
         if configured is None:
             if not self._dev:
                 raise PermanentFailure(f"no channel for {wanted.type} notifications is configured; set notifications.{wanted.type} to an Apprise URL")
-            context.log.info("notification", channel=wanted.type, to=wanted.to, userId=wanted.user_id, subject=wanted.subject, message=wanted.message)
+            context.log.info("notification", channel=wanted.type, to=wanted.to, userId=wanted.user_id, subject=message.subject, message=message.text)
             return NotificationSent(channel="log", sent_at=iso(int(time.time() * 1000)))
-        send(wanted, configured.get_secret_value())
+        send(wanted, message, configured.get_secret_value())
         context.log.info("notification sent", channel=wanted.type)
         return NotificationSent(channel=wanted.type, sent_at=iso(int(time.time() * 1000)))
 
 
-def send(wanted: SendNotification, template: str) -> None:
+def checked(channel: str, template: Template | None) -> Template:
+    """The template itself; an empty one for None. Raises ConfigError if it cannot be used (a loaded configuration's was checked with its line)."""
+    for kind, text in (template or Template()).parts():
+        for mistake in templates.mistakes(text, kind):
+            raise ConfigError(f"notifications.templates.{channel}.{kind}: {mistake.message}")
+    return template or Template()
+
+
+def composed(template: Template, wanted: SendNotification) -> Message:
+    """What is sent: the template's parts filled in, the job's own subject and message where it has none.
+
+    Raises PermanentFailure if the job's data does not fill the template.
+    """
+    values: dict[str, Value] = {"subject": wanted.subject, "message": wanted.message, "userId": wanted.user_id, "to": wanted.to, "type": wanted.type}
+    values |= {f"data.{name}": value for name, value in wanted.data.items()}
+    filled: dict[Kind, str] = {}
+    for kind, text in template.parts():
+        try:
+            filled[kind] = templates.filled(text, values, kind)
+        except ValueError as error:
+            raise PermanentFailure(f"notifications.templates.{wanted.type}.{kind}: {error}") from error
+    return Message(subject=one_line(filled.get("subject", wanted.subject)), text=filled.get("text", wanted.message), html=filled.get("html"))
+
+
+def send(wanted: SendNotification, message: Message, template: str) -> None:
     """Deliver, or raise as `process` does; no message says more of the URL than its key."""
     # Heavy, and needed by none of the processes that send nothing.
-    with needed("notifications"):
-        from apprise import Apprise, NotifyFormat
+    from apprise import Apprise, NotifyFormat
 
     url = filled(template, wanted)
     apprise = Apprise()
-    with _collected() as said:
+    with refusals.collected() as said:
         if not apprise.add(url):
             raise PermanentFailure(f"notifications.{wanted.type} is not a URL that Apprise can use; see its documentation for {wanted.type} services")
-        sent = apprise.notify(title=one_line(wanted.subject), body=wanted.message, body_format=NotifyFormat.TEXT)
-    reason = without_secrets("; ".join(said), url)
+        as_html = message.html is not None and all(service.resolve_format(NotifyFormat.HTML) == NotifyFormat.HTML for service in apprise)
+        body, form = (message.html, NotifyFormat.HTML) if as_html else (message.text, NotifyFormat.TEXT)
+        sent = apprise.notify(title=message.subject, body=body, body_format=form, timeout=TIMEOUT)
     if not sent:
-        raise AttemptFailed(f"the {wanted.type} notification was not delivered: {reason or 'the provider gave no reason'}")
-
-
-class _Collector(logging.Handler):
-    """Takes what Apprise logs, the only place where it says why it failed, to whoever is sending in the same context."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        lines = _said.get()
-        # The cause itself is logged as a detail, among others that hold the message and more.
-        if lines is not None and (record.levelno >= logging.WARNING or _CAUSE.match(record.getMessage())):
-            lines.append(record.getMessage())
-
-
-_collector = _Collector()
-
-
-@contextmanager
-def _collected() -> Iterator[list[str]]:
-    logger = logging.getLogger("apprise")
-    # Its lines may hold parts of the URL: they go no further than here.
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(_collector)
-    lines: list[str] = []
-    token = _said.set(lines)
-    try:
-        yield lines
-    finally:
-        _said.reset(token)
+        reason = refusals.without_secrets("; ".join(said), url) or f"the provider gave no reason within {TIMEOUT} s"
+        kind = PermanentFailure if refusals.is_permanent(said) else AttemptFailed
+        raise kind(f"the {wanted.type} notification was not delivered: {reason}")
 
 
 def filled(template: str, wanted: SendNotification) -> str:
@@ -134,14 +142,3 @@ def filled(template: str, wanted: SendNotification) -> str:
 def one_line(subject: str) -> str:
     """A subject that cannot end its header and begin another."""
     return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", subject).strip()
-
-
-def without_secrets(text: str, url: str) -> str:
-    """What the provider said, in one line, without any part of the URL: with some services its host is a token, too."""
-    parts = urlsplit(url)
-    pieces = {parts.username, parts.password, *re.split(r"[/@:?&=]", url.partition("://")[2])} - {None, ""}
-    written = {form for piece in pieces for form in (str(piece), unquote(str(piece)))}
-    for form in sorted(written, key=len, reverse=True):
-        if len(form) >= _SHORTEST_SECRET:
-            text = text.replace(form, "…")
-    return " ".join(text.split())[:_REASON_LIMIT]

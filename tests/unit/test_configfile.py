@@ -220,7 +220,7 @@ def test_variables_do_not_expand_in_workflows(load: Any) -> None:
         ("auth: {anonymous_jobs: yes}", "config.yaml:1:24: auth.anonymous_jobs: should be true or false (yes, no"),
         ("auth: {jwks_url: 'https://x/jwks'}", "config.yaml:1:7: auth: jwks_url needs RS256 or ES256 in algorithms"),
         ("auth: {algorithms: [RS256]}", "config.yaml:1:7: auth: RS256 in algorithms needs jwks_url"),
-        ("notifications: {mail: 'x://'}", "config.yaml:1:17: notifications.mail: unknown channel 'mail'; did you mean 'email'?"),
+        ("notifications: {mail: 'x://'}", "config.yaml:1:17: notifications.mail: unknown key 'mail'; did you mean 'email'?"),
         ("webhooks: {allow_networks: [10.0.0.1/8]}", "config.yaml:1:28: webhooks.allow_networks: 10.0.0.1/8 has host bits set; write"),
         ("webhooks: {schedule: []}", "config.yaml:1:22: webhooks.schedule: should have at least one time"),
         ("webhooks: {endpoints: [{id: a, url: 'ftp://x', secret: s}]}", "config.yaml:1:38: webhooks.endpoints[0].url: should be http(s)://host/…"),
