@@ -14,6 +14,7 @@ from pipeline.errors import AttemptFailed, ConfigError, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
 from pipeline.processors import recipients, refusals, templates
+from pipeline.processors.extras import needed
 from pipeline.processors.templates import Kind, Value
 from pipeline.units import iso
 
@@ -116,7 +117,8 @@ def composed(template: Template, wanted: SendNotification) -> Message:
 def send(wanted: SendNotification, message: Message, template: str) -> None:
     """Deliver, or raise as `process` does; no message says more of the URL than its key."""
     # Heavy, and needed by none of the processes that send nothing.
-    from apprise import Apprise, NotifyFormat
+    with needed("notifications"):
+        from apprise import Apprise, NotifyFormat
 
     url = filled(template, wanted)
     apprise = Apprise()

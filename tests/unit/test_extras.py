@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.config import Config
 from pipeline.errors import AttemptFailed
 from pipeline.processors import extraction, packs
 from pipeline.processors.detection import Detector
-from pipeline.processors.notifications import SendNotification, send
+from tests.support.processing import run
 
-MAIL = SendNotification(user_id="u-1", type="email", subject="Hello", message="World")
+MAIL = {"userId": "u-1", "type": "email", "subject": "Hello", "message": "World"}
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,11 @@ MAIL = SendNotification(user_id="u-1", type="email", subject="Hello", message="W
     [
         ("kreuzberg", "documents", extraction.prepare),
         ("presidio_analyzer", "compliance", lambda: Detector(packs.load())),
-        ("apprise", "notifications", lambda: send(MAIL, "json://127.0.0.1/")),
+        (
+            "apprise",
+            "notifications",
+            lambda: run("pipeline.processors.notifications:NotificationProcessor", Config(notifications={"email": "json://127.0.0.1/"}), MAIL),
+        ),
     ],
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
