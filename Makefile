@@ -3,10 +3,10 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format clean
+.PHONY: help demo test soak bench-documents check format clean
 
 help: ## Show these commands
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hookline needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …" >&2; exit 2; }
@@ -26,6 +26,12 @@ test: .venv/.dev ## What CI runs: every test at CI size
 
 soak: .venv/.dev ## The same scenarios at full size; writes benchmarks/results/soak.md
 	HOOKLINE_SOAK=1 $(BIN)/python -m pytest -m soak -s
+
+bench-documents: .venv/.dev ## What each hostile document costs; writes the table of docs/documents.md
+	$(BIN)/python -m benchmarks.documents
+
+bench-findings: .venv/.dev ## Precision, recall and speed of the compliance analysis; writes docs/compliance.md
+	$(BIN)/python benchmarks/findings.py
 
 check: .venv/.dev ## Format, lint, strict types, import arrows, unit tests
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

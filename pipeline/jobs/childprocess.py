@@ -148,17 +148,20 @@ class ChildProcess:
         self.kill()
         if reason is None:
             raise asyncio.CancelledError("the job should stop")
-        raise PermanentFailure(reason)
+        raise PermanentFailure(self._advised(reason))
 
     def _raise(self, failure: dict[str, Any]) -> None:
         if failure.get("out_of_memory"):
-            raise PermanentFailure(self._too_much("asked for more at once"))
+            raise PermanentFailure(self._advised(self._too_much("asked for more at once")))
         if failure["permanent"]:
             raise PermanentFailure(failure["reason"])
         raise AttemptFailed(failure["reason"]) from ChildTraceback(failure["stack"])
 
     def _too_much(self, how: str) -> str:
         return f"{self._processor.name} exceeded its memory limit of {format_size(self._processor.memory)} ({how})"
+
+    def _advised(self, reason: str) -> str:
+        return f"{reason}; {self._processor.advice}" if self._processor.advice else reason
 
     def _memory(self) -> int:
         """Bytes of resident memory; 0 for a child that is gone."""
@@ -196,7 +199,7 @@ class ChildProcess:
         code = self._process.returncode
         if b"memory allocation of " in self._said:
             # How Rust (kreuzberg) ends when RLIMIT_DATA refuses: no exception, but SIGABRT.
-            return PermanentFailure(self._too_much("asked for more at once") + " and was killed")
+            return PermanentFailure(self._advised(self._too_much("asked for more at once") + " and was killed"))
         if code is None:
             how = "closed its pipe"
         elif code < 0:

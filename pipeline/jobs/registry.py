@@ -31,6 +31,8 @@ class Marks:
     """ms that one isolated attempt may take."""
     memory: int
     """Bytes of resident memory that the child of an isolated processor may hold."""
+    advice: str = ""
+    """What to do about an input that takes more time or memory; ends the reason of such a failure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,20 +47,30 @@ class Processor:
     timeout: int
     memory: int
     call: Callable[..., Any]
+    advice: str = ""
 
 
 def processor(
-    name: str | None = None, *, input: type[BaseModel] | None = None, isolated: bool = False, timeout: str = "5m", memory: str = "1GiB"
+    name: str | None = None,
+    *,
+    input: type[BaseModel] | None = None,
+    isolated: bool = False,
+    timeout: str = "5m",
+    memory: str = "1GiB",
+    advice: str = "",
 ) -> Callable[[Target], Target]:
     """Mark a function `process(job, context)`, or a class with a method of that name, as a processor.
 
     `async def` runs on the worker's loop, plain `def` in a thread; `isolated=True` runs in a child process that is killed
-    when it takes longer than `timeout` or holds more than `memory`. A class is made once per process, with the Config if its
-    constructor takes one. `input` is validated before the call; data that does not fit fails the job at once, without retries.
+    when it takes longer than `timeout` or holds more than `memory`; `advice` then ends the reason. A class is made once
+    per process, with the Config if its constructor takes one. `input` is validated before the call; data that does not fit
+    fails the job at once, without retries.
     """
 
     def mark(target: Target) -> Target:
-        target.__hookline__ = Marks(name=name, input=input, isolated=isolated, timeout=parse_duration(timeout), memory=parse_size(memory))  # type: ignore[attr-defined]
+        target.__hookline__ = Marks(  # type: ignore[attr-defined]
+            name=name, input=input, isolated=isolated, timeout=parse_duration(timeout), memory=parse_size(memory), advice=advice
+        )
         return target
 
     return mark
@@ -94,7 +106,16 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
     if not callable(call):
         raise ConfigError(f"processor {path!r}: class {attribute!r} has no method process(job, context)")
     kind: Kind = "isolated" if marks.isolated else "async" if inspect.iscoroutinefunction(call) else "thread"
-    return Processor(path=path, name=target.__name__, kind=kind, input=marks.input, timeout=marks.timeout, memory=marks.memory, call=call)
+    return Processor(
+        path=path,
+        name=target.__name__,
+        kind=kind,
+        input=marks.input,
+        timeout=marks.timeout,
+        memory=marks.memory,
+        call=call,
+        advice=marks.advice,
+    )
 
 
 def resolve_all(config: Config, source: Source | None = None) -> dict[str, dict[str, Processor]]:

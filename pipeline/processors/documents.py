@@ -44,7 +44,14 @@ class DocumentProcessed(BaseModel):
     warnings: list[str]
 
 
-@processor("process-document", input=ProcessDocument, isolated=True, timeout="2m", memory="1GiB")
+@processor(
+    "process-document",
+    input=ProcessDocument,
+    isolated=True,
+    timeout="2m",
+    memory="1GiB",
+    advice="the document is too large or too intricate to be read: split it, or upload its text",
+)
 class DocumentProcessingProcessor:
     """Verifies a document's declared type and size, extracts its text, stores that beside it."""
 

@@ -7,13 +7,15 @@ from typing import Any
 import orjson
 
 from pipeline.errors import InvalidInput, PermanentFailure
-from pipeline.processors import mediatypes
+from pipeline.processors import containers, hypertext, mediatypes
 from pipeline.processors.extras import needed
 from pipeline.storage import Storage, text_path
 
 PAGE_END = "\f"
 """Ends each page in a stored text, as in pdftotext's output; a text without any has no pages."""
 NO_TEXT = "no-text"
+TEXT_LIMIT = 32 << 20
+"""Bytes of UTF-8: what an analysis can read within its own time limit."""
 METADATA_LIMIT = 8 * 1024
 _VALUE_LIMIT = 500
 _WARNINGS = 10
@@ -57,6 +59,8 @@ def type_of(data: bytes, declared: str | None, filename: str) -> str:
 
     if not data:
         raise PermanentFailure(f"{filename} is empty; upload it again")
+    if mediatypes.locked(data):
+        raise PermanentFailure(_locked(filename))
     try:
         guess: str | None = detect_mime_type(data)
     except RuntimeError:
@@ -87,6 +91,9 @@ def extract(data: bytes, mime_type: str, filename: str, *, declared: str | None 
         data = text.encode()
         if guessed:
             warnings.append("encoding: the text is not UTF-8 and names no charset; it was read as Windows-1252")
+        _bounded_text(len(data), filename)
+    else:
+        warnings += _looked_through(data, mime_type, filename)
     try:
         read_as = validate_mime_type(mime_type)
     except (ValidationError, ValueError):
@@ -99,8 +106,11 @@ def extract(data: bytes, mime_type: str, filename: str, *, declared: str | None 
         pages=PageConfig(extract_pages=True),
         language_detection=LanguageDetectionConfig(enabled=True, min_confidence=0.5),
     )
+    page = hypertext.text_of(text) if read_as == "text/html" else None
     try:
         result = extract_bytes_sync(data, read_as, config)
+        # The library's own text of a page is for reading: it leaves out forms, text beside pictures, and all below a certain depth.
+        languages = (result if page is None else extract_bytes_sync(page.encode(), "text/plain", config)).detected_languages
     except MissingDependencyError:
         raise
     except KreuzbergError as error:
@@ -110,13 +120,14 @@ def extract(data: bytes, mime_type: str, filename: str, *, declared: str | None 
         warnings.append(f"metadata: more than {METADATA_LIMIT} bytes; the rest was left out")
     warnings += [f"extraction: {str(getattr(warning, 'message', warning))[:_VALUE_LIMIT]}" for warning in result.processing_warnings[:_WARNINGS]]
     paged = bool(result.pages) and "pages" in result.metadata
-    text = "".join(_plain(page["content"]) + PAGE_END for page in result.pages) if paged else _plain(result.content)
+    text = "".join(_plain(page["content"]) + PAGE_END for page in result.pages) if paged else _plain(result.content if page is None else page)
+    _bounded_text(len(text.encode()), filename)
     if not text.strip():
         warnings.append(NO_TEXT)
     return Extraction(
         text=text,
         pages=len(result.pages) if paged else None,
-        language=result.detected_languages[0] if result.detected_languages else None,
+        language=languages[0] if languages else None,
         metadata=metadata,
         warnings=tuple(warnings),
     )
@@ -181,8 +192,40 @@ def _plain(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace(PAGE_END, "\n")
 
 
+def _bounded_text(size: int, filename: str) -> None:
+    if size > TEXT_LIMIT:
+        raise PermanentFailure(
+            f"{filename} has {size >> 20} MiB of text, but at most {TEXT_LIMIT >> 20} MiB are analysed; split it and upload its parts"
+        )
+
+
+def _looked_through(data: bytes, mime_type: str, filename: str) -> list[str]:
+    """Warnings about what is in a document's container. Raises PermanentFailure for one that is better not unpacked."""
+    try:
+        embedded = containers.checked(data).embedded
+    except containers.Locked as error:
+        raise PermanentFailure(_locked(filename)) from error
+    except containers.TooMuch as error:
+        raise PermanentFailure(f"{filename} has {error}; remove what is large in it, or split it, and upload it again") from error
+    except containers.Damaged as error:
+        raise PermanentFailure(_damaged(str(error)[:200], mime_type, filename)) from error
+    if not embedded:
+        return []
+    return [f"embedded: {len(embedded)} files in the document were not read ({', '.join(embedded)[:_VALUE_LIMIT]}); upload them one by one"]
+
+
+def _locked(filename: str) -> str:
+    return f"{filename} is protected by a password; remove the protection and upload it again"
+
+
+def _damaged(cause: str, mime_type: str, filename: str) -> str:
+    return f"{filename} cannot be read as {mime_type}: it is damaged or incomplete ({cause}); upload it again"
+
+
 def _reason(error: str, mime_type: str, filename: str) -> str:
     if "password" in error.lower() or "encrypt" in error.lower():
-        return f"{filename} is protected by a password; remove the protection and upload it again"
+        return _locked(filename)
     cause = error.rpartition(": ")[2].strip()[:200] or "unknown"
-    return f"{filename} cannot be read as {mime_type}: it is damaged or incomplete ({cause}); upload it again"
+    if "limit" in cause.lower():
+        return f"{filename} is too large or nested too deep inside to be read as {mime_type} ({cause}); split it, or save it anew in a simpler form"
+    return _damaged(cause, mime_type, filename)

@@ -7,6 +7,9 @@ UNDECLARED = ("", "application/octet-stream", "binary/octet-stream")
 BINARY = "application/octet-stream"
 OLE = "application/x-ole-storage"
 """The container of Word, Excel, PowerPoint and Outlook files before 2007; its bytes do not say which of them."""
+_OLE_MARK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_LOCKED_PART = "EncryptedPackage".encode("utf-16-le")
+"""The name under which Office keeps an encrypted document in an OLE container."""
 ZIP = "application/zip"
 ARCHIVES = (ZIP, "application/gzip", "application/x-tar", "application/x-7z-compressed", "application/vnd.rar", "application/x-rar-compressed")
 
@@ -50,13 +53,18 @@ def textual(mime_type: str) -> bool:
 
 def detected(data: bytes, guess: str | None) -> str:
     """The type that the bytes say. `guess` is the extraction library's, which calls all that is no known format text."""
-    if data.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+    if data.startswith(_OLE_MARK):
         return OLE
     if guess is None or textual(guess):
         if looks_textual(data):
             return guess or "text/plain"
         return BINARY
     return _ALIASES.get(guess, guess)
+
+
+def locked(data: bytes) -> bool:
+    """Whether it is an Office document with a password: whatever its name says, it is then an OLE container."""
+    return data.startswith(_OLE_MARK) and _LOCKED_PART in data
 
 
 def looks_textual(data: bytes) -> bool:

@@ -1,0 +1,68 @@
+"""The text of an HTML page: all of it, in order, however deep or wrong its tags are."""
+
+import re
+from html.parser import HTMLParser
+
+_SILENT = frozenset(("script", "style"))
+"""Their content is not text; the parser itself finds where they end."""
+_BLOCKS = re.compile(
+    "address|article|aside|blockquote|body|button|caption|d[dlt]|details|dialog|div|fieldset|figcaption|figure|footer|form|h[1-6r]|head|header|html"
+    "|iframe|legend|li|main|nav|noscript|[ou]l|optgroup|option|p|pre|section|select|summary|table|t(body|emplate|extarea|foot|head|itle|r)"
+)
+_CELLS = frozenset(("td", "th"))
+_SPOKEN = ("alt", "title", "placeholder", "value", "aria-label")
+"""Attributes that people read or hear."""
+_SPACE = re.compile(r"[ \t\r\n\f]+")
+_ADDRESSES = ("mailto:", "tel:")
+
+
+def text_of(page: str) -> str:
+    """One line for each block, cells parted by ` | `; hidden elements included, scripts and styles not."""
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    return reader.text()
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._lines: list[str] = []
+        self._line: list[str] = []
+        self._silent = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._silent = tag in _SILENT
+        if tag == "br" or _BLOCKS.fullmatch(tag):
+            self._break()
+        elif tag in _CELLS and self._line:
+            self._line.append(" | ")
+        for name, value in attrs:
+            if value and name in _SPOKEN:
+                self._line.append(f" {value} ")
+            elif value and name == "href" and value.lower().startswith(_ADDRESSES):
+                self._line.append(f" {value.partition(':')[2]} ")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        # `<script/>` ends nothing to a browser, but what follows it is better read than lost.
+        self._silent = False
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
+        if _BLOCKS.fullmatch(tag):
+            self._break()
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self._line.append(data)
+
+    def text(self) -> str:
+        self._break()
+        return "\n".join(self._lines)
+
+    def _break(self) -> None:
+        line = _SPACE.sub(" ", "".join(self._line)).strip()
+        if line:
+            self._lines.append(line)
+        self._line.clear()
