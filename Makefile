@@ -3,7 +3,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench-documents check format clean
+.PHONY: help demo test soak bench-documents bench-findings check format clean
 
 help: ## Show these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ bench-documents: .venv/.dev ## What each hostile document costs; writes the tabl
 	$(BIN)/python -m benchmarks.documents
 
 bench-findings: .venv/.dev ## Precision, recall and speed of the compliance analysis; writes docs/compliance.md
-	$(BIN)/python benchmarks/findings.py
+	$(BIN)/python -m benchmarks.findings
 
 check: .venv/.dev ## Format, lint, strict types, import arrows, unit tests
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -1,40 +1,47 @@
 """Kinds of personal data in a text, by Presidio's pattern recognisers; runs in child processes alone, and without a network."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator
 
 from pipeline.processors.extras import needed
 from pipeline.processors.packs import RECOGNISERS, Packs
 from pipeline.processors.rules import Span, merged
 
 CHUNK = 4_000
-"""Characters analysed at a time: Presidio looks for the context of a match among all words of the text it was given."""
+"""Characters analysed at a time; between two, progress is told."""
 OVERLAP = 400
 """Longer than anything that is recognised, so that nothing is lost at the border of two chunks."""
 THRESHOLD = 0.35
 """Less credible matches are dropped at once; rules ask for more."""
-PHONE_REGIONS = ("US", "GB", "DE", "FR", "NL", "ES", "IT", "CH")
 
 
 class Detector:
     """Presidio, set up for the kinds that the packs name."""
 
     def __init__(self, packs: Packs) -> None:
-        # Imported late: a worker never needs it, and it takes a second.
+        # Imported late: a worker never needs them, and they take a second.
         with needed("compliance"):
-            import presidio_analyzer
             from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, predefined_recognizers
+            from presidio_analyzer.nlp_engine import NoOpNlpEngine
 
-        classes: dict[str, Callable[..., Any]] = {
-            kind: getattr(predefined_recognizers, name) for kind, name in RECOGNISERS.items() if kind in packs.kinds
+            from pipeline.processors import recognisers, telephone
+            from pipeline.processors.context import NearbyWords
+
+        mended = {
+            "CREDIT_CARD": recognisers.CardRecogniser,
+            "EMAIL_ADDRESS": recognisers.EmailRecogniser,
+            "IBAN_CODE": recognisers.IbanRecogniser,
+            "IP_ADDRESS": recognisers.IpRecogniser,
+            "MAC_ADDRESS": recognisers.MacRecogniser,
+            "PHONE_NUMBER": telephone.TelephoneRecogniser,
+            "US_SSN": recognisers.SsnRecogniser,
         }
-        if "EMAIL_ADDRESS" in classes:
-            classes["EMAIL_ADDRESS"] = _offline(classes["EMAIL_ADDRESS"])
-        recognisers = [
-            make(supported_language="en", **({"supported_regions": PHONE_REGIONS} if kind == "PHONE_NUMBER" else {}))
-            for kind, make in sorted(classes.items())
+        found_by = [
+            (mended.get(kind) or getattr(predefined_recognizers, name))(supported_language="en")
+            for kind, name in sorted(RECOGNISERS.items())
+            if kind in packs.kinds
         ]
-        recognisers += [
+        found_by += [
             PatternRecognizer(
                 supported_entity=pattern.kind,
                 name=f"{pattern.kind}-{number}",
@@ -45,11 +52,15 @@ class Detector:
         ]
         self._kinds = sorted(packs.kinds)
         self._engine = AnalyzerEngine(
-            registry=RecognizerRegistry(recognizers=recognisers, supported_languages=["en"]),
-            nlp_engine=_blank_engine(presidio_analyzer),
+            registry=RecognizerRegistry(recognizers=found_by, supported_languages=["en"]),
+            # Words beside a match are looked at where it is found: nothing needs a language model, nor the whole text in words.
+            nlp_engine=NoOpNlpEngine([{"lang_code": "en", "model_name": ""}]),
+            context_aware_enhancer=NearbyWords(),
             supported_languages=["en"],
             default_score_threshold=THRESHOLD,
         )
+        # It logs the text that it cannot read.
+        logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)
 
     def spans(self, text: str, progress: Callable[[float], None] = lambda share: None) -> list[Span]:
         """What is in the text, without overlaps, in its order; `progress` is told the share that is done, from 0 to 1."""
@@ -77,55 +88,3 @@ def chunks(text: str) -> Iterator[tuple[int, str, bool]]:
         back = end - OVERLAP
         spaces = [at for at in (text.find(" ", back, end), text.find("\n", back, end)) if at >= 0]
         start = min(spaces) if spaces else back
-
-
-def _offline(recogniser: Any) -> Callable[..., Any]:
-    """Presidio's e-mail recogniser, with the list of domains that comes with tldextract; it would download a newer one."""
-    import tldextract
-
-    domains = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
-
-    class OfflineEmailRecognizer(recogniser):  # type: ignore[misc]
-        def validate_result(self, pattern_text: str) -> bool:
-            return bool(domains(pattern_text).suffix)
-
-    return OfflineEmailRecognizer
-
-
-def _blank_engine(presidio_analyzer: Any) -> Any:
-    """spaCy's tokeniser for English and nothing else: there is no model to download."""
-    import spacy
-    from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
-
-    class BlankEngine(NlpEngine):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._nlp = spacy.blank("en")
-
-        def load(self) -> None:
-            """There is nothing to load."""
-
-        def is_loaded(self) -> bool:
-            return True
-
-        def process_text(self, text: str, language: str) -> Any:
-            tokens = self._nlp(text)
-            # A blank pipeline has no lemmas; the words themselves serve as context.
-            words = [token.lower_ for token in tokens]
-            return NlpArtifacts([], tokens, [token.idx for token in tokens], words, self, language)
-
-        def process_batch(self, texts: Iterable[Any], language: str, **options: Any) -> Iterator[tuple[Any, Any]]:
-            return ((text, self.process_text(text, language)) for text in texts)
-
-        def is_stopword(self, word: str, language: str) -> bool:
-            return bool(self._nlp.vocab[word].is_stop)
-
-        def is_punct(self, word: str, language: str) -> bool:
-            return bool(self._nlp.vocab[word].is_punct)
-
-        def get_supported_entities(self) -> list[str]:
-            return []
-
-        def get_supported_languages(self) -> list[str]:
-            return ["en"]
-
-    return BlankEngine()
