@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pipeline.config import Config
+from pipeline.errors import ConfigError
 from pipeline.store.embedded import unusable
 
 
@@ -17,8 +18,13 @@ def with_dev_secrets(config: Config) -> Config:
     path = Path(config.data_dir) / "dev-secrets.json"
     try:
         kept = json.loads(path.read_text()) if path.exists() else _make(path)
+        kept["jwtSecret"], kept["encryptionKey"]
     except OSError as error:
         raise unusable(path.parent, error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is damaged: remove it, and new secrets are made (earlier tokens and endpoints' secrets are then void)"
+        ) from error
     auth, keys = config.auth, config.encryption_keys
     if auth.jwt_secret is None and auth.jwks_url is None:
         auth = auth.model_copy(update={"jwt_secret": SecretStr(kept["jwtSecret"])})

@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
+from pipeline import configfile
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", envvar="HOOKLINE_CONFIG", help="The configuration [dim](default: ./config.yaml if there is one)[/]."),
 ]
-Url = Annotated[str, typer.Option("--url", envvar="HOOKLINE_URL", help="The service to talk to.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", envvar="HOOKLINE_URL", help="The service to talk to [dim](default: where --config says it listens, else http://127.0.0.1:3000)[/]."
+    ),
+]
 Token = Annotated[str | None, typer.Option("--token", envvar="HOOKLINE_TOKEN", help="A token or API key; make one with [bold]hookline token[/].")]
 DEFAULT_URL = "http://127.0.0.1:3000"
+EVERYWHERE = ("0.0.0.0", "::")
 
 
 def found(config: Path | None) -> Path | None:
@@ -21,3 +29,11 @@ def found(config: Path | None) -> Path | None:
         return config
     default = Path(os.getcwd()) / "config.yaml"
     return default if default.exists() else None
+
+
+def address(url: str | None, config: Path | None) -> str:
+    """The service to talk to: the URL given, else where the configuration named says that it listens."""
+    if url or not config:
+        return url or DEFAULT_URL
+    server = configfile.load(config, os.environ, dev=True).server
+    return f"http://{'127.0.0.1' if server.host in EVERYWHERE else server.host}:{server.port}"

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipeline.cli.console import out, state
-from pipeline.cli.options import DEFAULT_URL, Token, Url
+from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.client import Client, RequestFailed
 from pipeline.errors import Unavailable
 
@@ -40,8 +40,9 @@ def list_runs(
     status: Annotated[str | None, typer.Option(help="Only those that are pending, running, waiting, completed, failed or cancelled.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Only those of this workflow.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
+    config: ConfigFile = None,
 ) -> None:
     """The newest runs."""
 
@@ -49,19 +50,19 @@ def list_runs(
         return [run async for run in client.runs(status=status, workflow=workflow, limit=limit)]
 
     table = Table("run", "workflow", "status", "user", "created", "error", box=None)
-    for run in _talk(url, token, ask):
+    for run in _talk(address(url, config), token, ask):
         table.add_row(run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], Text((run["error"] or "")[:80]))
     out.print(table)
 
 
 @runs.command("show")
-def show_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def show_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One run: its steps and what happened to it."""
 
     async def ask(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return await client.run(run_id), [event async for event in client.timeline(run_id)]
 
-    run, timeline = _talk(url, token, ask)
+    run, timeline = _talk(address(url, config), token, ask)
     tree = Tree(state(run["status"]).append(f"  {run['runId']}  {run['workflow']}", style="bold"))
     for name, step in run["steps"].items():
         branch = tree.add(state(step["status"]).append(f"  {name}", style="bold"))
@@ -77,23 +78,23 @@ def show_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
 
 
 @runs.command("cancel")
-def cancel_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def cancel_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Cancel a run: waiting jobs are removed, running ones told to stop."""
-    run = _talk(url, token, lambda client: client.cancel(run_id))
+    run = _talk(address(url, config), token, lambda client: client.cancel(run_id))
     out.print(run["runId"], state(run["status"]))
 
 
 @runs.command("retry")
-def retry_run(run_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def retry_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Run the failed steps again; completed ones keep their results."""
-    run = _talk(url, token, lambda client: client.retry(run_id))
+    run = _talk(address(url, config), token, lambda client: client.retry(run_id))
     out.print(run["runId"], state(run["status"]))
 
 
 @jobs.command("show")
-def show_job(queue: str, job_id: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def show_job(queue: str, job_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One job of a queue."""
-    job = _talk(url, token, lambda client: client.job(queue, job_id))
+    job = _talk(address(url, config), token, lambda client: client.job(queue, job_id))
     table = Table(show_header=False, box=None)
     for field, value in job.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -104,11 +105,12 @@ def show_job(queue: str, job_id: str, url: Url = DEFAULT_URL, token: Token = Non
 @jobs.command("stats")
 def count_jobs(
     queue: Annotated[str | None, typer.Argument(help="One queue [dim](default: all, which needs the role admin)[/].")] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
+    config: ConfigFile = None,
 ) -> None:
     """Jobs by state."""
-    answer = _talk(url, token, lambda client: client.stats(queue))
+    answer = _talk(address(url, config), token, lambda client: client.stats(queue))
     queues = {answer["queueName"]: answer} if queue else answer["queues"]
     columns = ("waiting", "active", "completed", "failed", "delayed", "prioritized", "paused")
     table = Table("queue", *columns, box=None)

@@ -56,7 +56,7 @@ class Runner:
         except Exception as error:
             if context.cancelled:
                 return _stopped(context)
-            return Failed(reason=_storable(str(error) or type(error).__name__)[:REASON_LIMIT], stack=_stack(), permanent=False)
+            return Failed(reason=_storable(_said(error))[:REASON_LIMIT], stack=_stack(), permanent=False)
 
     async def _call(self, job: Job, context: JobContext) -> Any:
         processor = self._processors.get(job.name)
@@ -87,6 +87,11 @@ def _stopped(context: JobContext) -> Outcome:
     if reason == SHUTTING_DOWN:
         return Interrupted()
     return Failed(reason=reason, stack="", permanent=True)
+
+
+def _said(error: Exception) -> str:
+    """The error's text; where that is only the key that was missing, or nothing, with its kind."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error) or type(error).__name__
 
 
 def _stack() -> str:

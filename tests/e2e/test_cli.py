@@ -121,6 +121,16 @@ def test_dev_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None
     assert jwt.decode(second.stdout.strip(), secret, algorithms=["HS256"])["sub"] == "bob"
 
 
+def test_damaged_dev_secrets_are_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".hookline").mkdir()
+    for text in ("{oops", "[]", "{}"):
+        (tmp_path / ".hookline" / "dev-secrets.json").write_text(text)
+        done = hookline("token", "--dev", "--sub", "ann", folder=tmp_path)
+        assert done.returncode == 2
+        assert "dev-secrets.json is damaged: remove it" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_schema_is_json_for_editors(tmp_path: Path) -> None:
     schema = json.loads(hookline("schema", folder=tmp_path).stdout)
     assert "workflows" in schema["properties"]
@@ -151,3 +161,11 @@ def test_help_teaches(tmp_path: Path, arguments: list[str]) -> None:
     done = hookline(*arguments, folder=tmp_path)
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+def test_commands_that_talk_to_a_service_find_it_by_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("server: {host: 0.0.0.0, port: 1}\n")
+    for command in (["runs", "list"], ["jobs", "stats"]):
+        done = hookline(*command, "--config", "mine.yaml", folder=tmp_path)
+        assert done.returncode == 1
+        assert "127.0.0.1:1" in done.stderr

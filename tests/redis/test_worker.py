@@ -139,6 +139,16 @@ async def test_the_last_completed_and_failed_jobs_are_kept_and_no_more(valkey: V
     await bench.redis.aclose()
 
 
+async def test_a_missing_key_is_named_as_what_it_is(bench: Bench) -> None:
+    async def fail(job: Job, context: Context) -> None:
+        raise KeyError("documentId")
+
+    async with bench.working(fail):
+        await bench.add()
+        (event,) = await events_until(bench.log, count("job.failed", 1))
+    assert event.data["error"] == "KeyError: 'documentId'"
+
+
 async def test_a_permanent_failure_is_not_tried_again(bench: Bench) -> None:
     async def fail(job: Job, context: Context) -> None:
         raise PermanentFailure("the file is not a PDF")
