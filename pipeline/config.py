@@ -205,9 +205,38 @@ class Push(Section):
     """How long a job that was answered with 202 waits for its callback."""
 
 
+class LanguageModel(Section):
+    """An OpenAI-compatible model that reads what rules cannot; documents' texts are sent to it, pseudonymised."""
+
+    url: str
+    """Of its chat completions, in full."""
+    model: str = Field(min_length=1, max_length=200)
+    key: SecretStr | None = None
+    timeout: Duration = "30s"  # type: ignore[assignment]
+    """For one document, all attempts included."""
+    max_chars: int = Field(20_000, ge=500, le=400_000)
+    """Of a document's text; what follows is not sent."""
+
+    @field_validator("url")
+    @classmethod
+    def _completions(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname or url.username is not None or "/chat/completions" not in url.path:
+            raise ValueError("should be the whole URL of chat completions, without a user name, such as https://api.example.com/v1/chat/completions")
+        return value
+
+    @field_validator("timeout")
+    @classmethod
+    def _within_the_analysis(cls, value: int) -> int:
+        if not 100 <= value <= 120_000:
+            raise ValueError("should be from 100ms to 2m: the whole analysis has 5 minutes")
+        return value
+
+
 class Compliance(Section):
     packs: tuple[str, ...] = ()
     """Paths of further rule packs in YAML, relative to config.yaml."""
+    llm: LanguageModel | None = None
 
 
 CHANNELS = ("email", "slack", "sms", "push")

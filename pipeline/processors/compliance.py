@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.errors import InvalidInput, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
-from pipeline.processors import extraction, packs
+from pipeline.processors import extraction, llm, packs, questions
 from pipeline.processors.detection import Detector
 from pipeline.processors.packs import Severity
 from pipeline.processors.rules import Finding, findings, gravest, score
@@ -72,6 +72,7 @@ class ComplianceAnalysisProcessor:
         """Raises ConfigError for a rule pack that cannot be used."""
         self._storage = Storage(config.storage.url, base=Path(config.folder))
         self._packs = packs.load(config.compliance.packs, folder=Path(config.folder))
+        self._llm = config.compliance.llm
         self._detector: Detector | None = None
 
     def prepare(self) -> None:
@@ -99,7 +100,12 @@ class ComplianceAnalysisProcessor:
             self._detector = Detector(self._packs)
         spans = self._detector.spans(text, lambda share: context.progress(10 + int(80 * share)))
         found = {framework: findings(text, spans, self._packs.rules(framework), framework) for framework in frameworks}
-        scores = {framework: score(found[framework], self._packs.rules(framework)) for framework in frameworks}
+        if self._llm is not None:
+            read = llm.read(text, spans, frameworks, self._llm, context.log)
+            for finding in read.findings:
+                found[finding.framework].append(finding)
+            warnings = (*warnings, *read.warnings)
+        scores = {framework: score(found[framework], [*self._packs.rules(framework), *questions.concerning([framework])]) for framework in frameworks}
         everything = [finding for framework in frameworks for finding in found[framework]]
         lowest = min(scores.values())
         self._write(at, lowest, everything)

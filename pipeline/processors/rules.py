@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.processors.extraction import PAGE_END
 from pipeline.processors.packs import SEVERITIES, Rule, Severity
@@ -81,7 +82,17 @@ def findings(text: str, spans: Sequence[Span], rules: Sequence[Rule], framework:
     return sorted(found, key=lambda finding: (finding.offset, finding.rule))
 
 
-def score(found: Sequence[Finding], rules: Sequence[Rule]) -> int:
+class Weighted(Protocol):
+    """What may be broken, and what its first finding costs of 100."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def cost(self) -> int: ...
+
+
+def score(found: Sequence[Finding], rules: Iterable[Weighted]) -> int:
     """100 without findings, less for each broken rule: its weight for the first finding, more for further ones with diminishing effect."""
     counts: dict[str, int] = {}
     for finding in found:
@@ -101,17 +112,17 @@ def gravest(found: Iterable[Finding], limit: int) -> list[Finding]:
     return [finding for *_, finding in sorted(ranked, key=lambda rank: rank[:4])[:limit]]
 
 
-def excerpt(text: str, spans: Sequence[Span], start: int, end: int) -> str:
+def excerpt(text: str, spans: Sequence[Span], start: int, end: int, *, verbatim: bool = True) -> str:
     """The surroundings of a place, redacted.
 
     Each span is replaced by its kind. Of the words around, those with a capital letter or a digit are hidden: a name that nobody
-    recognised would be among them. What a rule names itself (a term) stays.
+    recognised would be among them. What a rule names itself (a term) stays, unless `verbatim` is false.
     """
     left, right = _window(text, start, end)
     first = bisect.bisect_right(spans, left, key=lambda span: span.end)
     last = bisect.bisect_left(spans, right, key=lambda span: span.start)
     shown = [(span.start, span.end, f"[{span.kind}]") for span in spans[first:last]]
-    if not any(s < end and e > start for s, e, _ in shown):
+    if verbatim and not any(s < end and e > start for s, e, _ in shown):
         shown = sorted([*shown, (start, end, text[start:end])])
     parts: list[str] = []
     at = left
