@@ -210,8 +210,9 @@ class Worker:
         delay = max(waiting.deadline - now, 1)
         call = calls.move_to_delayed(self._keys, job_id=job.id, token=fetched.token, delay_ms=delay, fields={}, skip_attempt=True, now=now)
         event = events.step_waiting(job, waiting.deadline, now=now)
-        args = [pack(pack_call(call)), pack(event.fields() if event else [])]
-        answered, code = await self._until_answered(job, HOLD, [waiting.record, self._log_key], args)
+        keys = [waiting.record, self._log_key, *self._keys.keys("active", f"{job.id}:lock")]
+        args = [pack(pack_call(call)), pack(event.fields() if event else []), job.id, fetched.token, self._lock_ms]
+        answered, code = await self._until_answered(job, HOLD, keys, args)
         if answered:
             return False
         if int(code) < 0:

@@ -28,7 +28,8 @@ async def fetched(redis: Redis) -> Job:
 
 async def hold(redis: Redis, job: Job, record: str) -> list[Any]:
     call = calls.move_to_delayed(KEYS, job_id=job.id, token="t", delay_ms=60_000, fields={}, skip_attempt=True)
-    return list(await HOLD(redis, [record, "hookline:log"], [pack(pack_call(call)), pack([])]))
+    keys = [record, "hookline:log", *KEYS.keys("active", f"{job.id}:lock")]
+    return list(await HOLD(redis, keys, [pack(pack_call(call)), pack([]), job.id, "t", 10_000]))
 
 
 @pytest.fixture
@@ -47,6 +48,17 @@ async def test_a_held_job_is_put_back_by_its_answer_without_counting_an_attempt(
     assert await redis.hget(KEYS.key(job.id), "atm") is None
     again = await callbacks.open(job, now_ms() + 999_000)
     assert (again.sent, again.answer, again.deadline) == (True, {"result": 1}, record.deadline)
+
+
+async def test_a_lock_that_ran_out_does_not_cost_the_hold_but_anothers_does(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    await redis.set(KEYS.key(f"{job.id}:lock"), "another")
+    assert await hold(redis, job, record.key) == [0, -6]
+    await redis.delete(KEYS.key(f"{job.id}:lock"))
+    assert await hold(redis, job, record.key) == [0, 0]
+    assert await hold(redis, job, record.key) == [0, -2]  # the same again, after a lost reply
+    assert await redis.zcard(KEYS.key("delayed")) == 1
 
 
 async def test_an_answer_that_is_quicker_than_the_hold_is_found_by_it(redis: Redis, callbacks: Callbacks) -> None:
