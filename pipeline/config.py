@@ -225,6 +225,14 @@ class LanguageModel(Section):
             raise ValueError("should be the whole URL of chat completions, without a user name, such as https://api.example.com/v1/chat/completions")
         return value
 
+    @field_validator("key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        # A line break at its end, from a file, would only show when a document is analysed; no message repeats it.
+        if value and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("should be printable ASCII without spaces and line breaks")
+        return value
+
     @field_validator("timeout")
     @classmethod
     def _within_the_analysis(cls, value: int) -> int:

@@ -221,6 +221,10 @@ async def test_nobody_there() -> None:
         assert await read(f"http://127.0.0.1:{taken.getsockname()[1]}/hook") == llm.Read(warnings=("llm-unreachable",))
 
 
+async def test_a_server_without_tls(server: Receiver) -> None:
+    assert await read(server.url.replace("http://", "https://")) == llm.Read(warnings=("llm-unreachable",))
+
+
 async def test_an_answer_that_never_comes(server: Receiver) -> None:
     server.default = server.hang
     assert await read(server.url, timeout="200ms") == llm.Read(warnings=("llm-timeout",))
@@ -318,6 +322,7 @@ async def test_the_analysis_has_its_findings_score_and_warnings(server: Receiver
     [
         ({"url": "https://api.example.com/v1"}, "compliance.llm.url: should be the whole URL of chat completions"),
         ({"url": "https://u:p@h/v1/chat/completions"}, "compliance.llm.url: should be the whole URL"),
+        ({"key": KEY + "\n"}, "compliance.llm.key: should be printable ASCII"),
         ({"timeout": "5m"}, "compliance.llm.timeout: should be from 100ms to 2m"),
         ({"max_chars": 3}, "compliance.llm.max_chars: should be greater than or equal to 500"),
         ({"modell": "x"}, "compliance.llm.modell: unknown key 'modell'; did you mean 'model'?"),
