@@ -72,6 +72,11 @@ def document_path(document_id: str, filename: str) -> str:
     return f"documents/{checked_id(document_id)}/{checked_filename(filename)}"
 
 
+def document_folder(document_id: str) -> str:
+    """Of the document and all that is derived from it. Raises InvalidInput."""
+    return f"documents/{checked_id(document_id)}"
+
+
 def text_path(document_id: str, sha256: str) -> str:
     return f"documents/{checked_id(document_id)}/{DERIVED}/{sha256}.txt"
 

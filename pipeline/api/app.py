@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pipeline.api import callbacks, documents, events, health, jobs, middleware, openapi, runs, webhooks, workflows
+from pipeline.api import callbacks, documents, erasure, events, health, jobs, middleware, openapi, runs, webhooks, workflows
 from pipeline.api.feed import FEED, Feed
 from pipeline.api.routing import Route
 from pipeline.api.services import SERVICES, Services
@@ -12,6 +12,7 @@ from pipeline.api.services import SERVICES, Services
 ROUTES: tuple[Route, ...] = (
     *jobs.ROUTES,
     *documents.ROUTES,
+    *erasure.ROUTES,
     *workflows.ROUTES,
     *runs.ROUTES,
     *events.ROUTES,

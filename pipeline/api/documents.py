@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import posixpath
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pipeline.api.workflows import started_answer
 from pipeline.errors import Fault, HooklineError, InvalidInput, NotFound, Unsupported
 from pipeline.ids import new_id
 from pipeline.jobs.calls import now_ms
-from pipeline.storage import document_path
+from pipeline.storage import document_folder, document_path
 from pipeline.store.idempotency import Idempotency
 
 _CHUNK = 256 * 1024
@@ -208,7 +207,7 @@ async def _store(services: Services, received: _Received, document_id: str, user
     filename = received.fields.filename
     new = await ownership.claim(services.redis, services.keys, document_id, user_id=user_id, filename=filename, sha256=received.sha256)
     try:
-        if new and await services.storage.exists(_folder(document_id)):
+        if new and await services.storage.exists(document_folder(document_id)):
             raise ownership.taken(document_id)  # put there by somebody else than the API
         await services.storage.write(document_path(document_id, filename), received.chunks(), services.config.server.upload_limit)
     except BaseException:
@@ -221,12 +220,8 @@ async def _store(services: Services, received: _Received, document_id: str, user
 async def _discard(services: Services, document_id: str, new: bool) -> None:
     """Take a document away again that no run came to need."""
     if new:
-        await services.storage.delete(_folder(document_id))
+        await services.storage.delete(document_folder(document_id))
         await ownership.release(services.redis, services.keys, document_id)
-
-
-def _folder(document_id: str) -> str:
-    return posixpath.dirname(document_path(document_id, "any"))
 
 
 ROUTES = (

@@ -28,7 +28,7 @@ from pipeline.units import iso
 
 BATCH = 500
 """Events in one publication."""
-RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.")
+RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.", "document.")
 _TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
 _PAGE = 500
@@ -43,7 +43,9 @@ def _event_type(text: str) -> str:
     if len(text) > 128 or not _TYPE.fullmatch(text):
         raise PydanticCustomError("event_type", "must be segments of A-Z a-z 0-9 _ joined by dots, for example invoice.paid")
     if f"{text}.".startswith(RESERVED):
-        raise PydanticCustomError("event_type", "must not begin with job., workflow., queue., endpoint. or delivery.: those are Hookline's own")
+        raise PydanticCustomError(
+            "event_type", "must not begin with job., workflow., queue., endpoint., delivery. or document.: those are Hookline's own"
+        )
     return text
 
 

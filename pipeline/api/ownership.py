@@ -1,5 +1,7 @@
 """Whose a document is: recorded when it is uploaded, asked when a user names one."""
 
+from typing import Any
+
 import orjson
 
 from pipeline.api.services import Services
@@ -31,17 +33,40 @@ async def release(redis: Store, keys: Keys, document_id: str) -> None:
     await redis.delete(keys.document(document_id))
 
 
+async def record(redis: Store, keys: Keys, document_id: str) -> dict[str, Any] | None:
+    """`{userId, filename, sha256}` of an uploaded document, with `erasing` (ms) once its erasure began."""
+    found: dict[str, Any] | None = orjson.loads(await redis.get(keys.document(document_id)) or "null")
+    return found
+
+
+async def mark_erasing(redis: Store, keys: Keys, document_id: str, before: dict[str, Any] | None, at: int) -> None:
+    """From now on nobody can name the document or upload another one under its id."""
+    known = before or {"userId": None, "filename": "", "sha256": ""}
+    await redis.set(keys.document(document_id), orjson.dumps(known | {"erasing": at}).decode())
+
+
+async def restore(redis: Store, keys: Keys, document_id: str, before: dict[str, Any] | None) -> None:
+    """As it was before an erasure that did not take place."""
+    if before is None or before["userId"] is None:
+        await release(redis, keys, document_id)
+    else:
+        kept = {name: value for name, value in before.items() if name != "erasing"}
+        await redis.set(keys.document(document_id), orjson.dumps(kept).decode())
+
+
 async def require(services: Services, principal: Principal, data: object) -> None:
-    """Raises NotFound if a user's `data` names, by documentId or documentPath, a document that somebody else uploaded.
+    """Raises NotFound if `data` names, by documentId or documentPath, a document that is being erased or, for a user, one that
+    somebody else uploaded.
 
     Documents that others put into the storage are not recorded: whoever knows their id may name them.
     """
-    if principal.role != "user" or not isinstance(data, dict):
+    if not isinstance(data, dict):
         return
-    for document_id in (data.get("documentId"), _id_in(data.get("documentPath"))):
+    # Services have paths of their own kinds, which are theirs to check.
+    for document_id in (data.get("documentId"), _id_in(data.get("documentPath")) if principal.role == "user" else None):
         if isinstance(document_id, str):
-            text = await services.redis.get(services.keys.document(document_id))
-            if text and not principal.owns(orjson.loads(text)["userId"]):
+            found = await record(services.redis, services.keys, document_id)
+            if found and ("erasing" in found or not principal.owns(found["userId"])):
                 raise NotFound(f"there is no document {document_id!r}")
 
 

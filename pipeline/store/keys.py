@@ -23,7 +23,7 @@ class Keys:
         return f"{self.prefix}:run:{run_id}:timeline"
 
     def runs(self, index: str = "all", value: str = "") -> str:
-        """Sorted set of run ids by creation time: all of them, or those with one status, workflow or user."""
+        """Sorted set of run ids by creation time: all of them, or those with one status, workflow, user or document."""
         return f"{self.prefix}:runs:{index}:{value}" if value else f"{self.prefix}:runs:{index}"
 
     @property
@@ -40,7 +40,7 @@ class Keys:
         return f"{self.prefix}:idempotency:{principal}:{route}:{key}"
 
     def document(self, document_id: str) -> str:
-        """String: `{userId, filename, sha256}` of an uploaded document, as JSON; documents stored by others have none."""
+        """String: `{userId, filename, sha256, erasing?}` of an uploaded document, as JSON; documents stored by others have none."""
         return f"{self.prefix}:document:{document_id}"
 
     @property

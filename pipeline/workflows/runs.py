@@ -15,12 +15,14 @@ from pipeline.jobs.queues import LOST_REPLY_SECONDS, Queues
 from pipeline.store.connection import Store
 from pipeline.store.idempotency import JOB, SECONDS, Answer, Claim, parse
 from pipeline.store.keys import Keys
+from pipeline.store.log import Event
 from pipeline.store.memory import REFUSE_RUNS, Memory
 from pipeline.units import iso
 from pipeline.workflows import machine
 from pipeline.workflows.codec import public
 from pipeline.workflows.definition import Definition, check_input
 from pipeline.workflows.definitions import Definitions
+from pipeline.workflows.erasure import scrubbed
 from pipeline.workflows.model import CancelRequested, Outcome, RetryRequested, Run, StepStatus
 from pipeline.workflows.transitions import Transitions
 
@@ -170,6 +172,22 @@ class Runs:
         rows = await self._redis.lrange(self._keys.timeline(run_id), first, first + limit)
         more = len(rows) > limit
         return Page(items=[orjson.loads(row) for row in rows[:limit]], next_cursor=str(first + limit) if more else None)
+
+    async def of_document(self, document_id: str) -> Sequence[Run]:
+        """The runs whose input names the document."""
+        return await self._transitions.load_many(await self._redis.zrange(self._keys.runs("document", document_id), 0, -1))
+
+    async def working(self, run: Run) -> bool:
+        """Whether a job of the run may still write: it is under way, or was cancelled while a worker had its job and has it still."""
+        if run.finished_at is None:
+            return True
+        definition = await self._definitions.pinned(run.digest)
+        locks = [f"{self._queues.keys(definition.steps[id].queue).key(step.job_id)}:lock" for id, step in run.steps.items() if step.job_id]
+        return bool(locks and await self._redis.exists(*locks))
+
+    async def erased(self, run_id: str, event: Event) -> None:
+        """Drop what a run keeps of its document's content, and put the event that says so into its timeline."""
+        await self._transitions.tell(run_id, event, scrubbed)
 
     async def cancel(self, run_id: str, by: str) -> dict[str, Any]:
         """Raises NotFound; Conflict if the run has ended otherwise (cancelling twice is no error)."""

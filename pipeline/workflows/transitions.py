@@ -1,6 +1,6 @@
 """Transitions of runs, each committed whole: load, decide, commit, and again if somebody else moved the run meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,8 @@ from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.model import Decision, Dispatch, Outcome, Run, Timer
 
 START = composed(lua("pipeline.workflows", "start.lua"), "addStandardJob")
+_DOCUMENT_ID = 128
+"""Characters; an input's documentId that is longer cannot be a document's."""
 ADVANCE = composed(lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
 
 
@@ -112,6 +114,13 @@ class Transitions:
             if await self._commit(run, version, decision, entry):
                 return sent
 
+    async def tell(self, run_id: str, event: Event, change: Callable[[Run], Run]) -> None:
+        """Change what a run keeps, and put into its timeline why; nothing for a run that is gone."""
+        while loaded := await self.load(run_id):
+            run, version = loaded
+            if await self._commit(run, version, Decision(run=change(run)), Entry(group="", event=event)):
+                return
+
     async def _commit(self, before: Run, version: str, decision: Decision, entry: Entry | None) -> bool:
         run = decision.run
         old, new = self._indexes(before), self._indexes(run)
@@ -141,7 +150,11 @@ class Transitions:
 
     def _indexes(self, run: Run) -> list[str]:
         keys = [self._keys.runs(), self._keys.runs("status", run.status), self._keys.runs("workflow", run.workflow)]
-        return [*keys, self._keys.runs("user", run.user_id)] if run.user_id else keys
+        if run.user_id:
+            keys.append(self._keys.runs("user", run.user_id))
+        if run.document_id and len(run.document_id) <= _DOCUMENT_ID:
+            keys.append(self._keys.runs("document", run.document_id))
+        return keys
 
     async def forget(self, run: Run) -> None:
         """Remove a run that has ended, with all that is kept of it."""

@@ -18,6 +18,7 @@ EXAMPLES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PA
 TYPES = {
     "job.completed", "job.failed", "job.progress", "workflow.started", "workflow.step.completed", "workflow.step.failed", "workflow.step.skipped",
     "workflow.step.blocked", "workflow.completed", "workflow.failed", "workflow.cancelled", "endpoint.disabled", "delivery.exhausted",
+    "document.erased",
 }  # fmt: skip
 
 
