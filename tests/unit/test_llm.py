@@ -311,7 +311,10 @@ async def test_the_analysis_has_its_findings_score_and_warnings(server: Receiver
     assert believed["frameworks"]["GDPR"]["findings"] == refused["frameworks"]["GDPR"]["findings"] + 1
     assert believed["score"] == refused["score"] - 8
     assert [result["warnings"] for result in results] == [[], ["llm-refused"], ["llm-invalid-answer"]]
+    # The key reaches the child, and nothing that comes out of it.
+    assert {request.headers["authorization"] for request in server.received} == {f"Bearer {KEY}"}
     assert KEY not in repr((results, vars(recorder)))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
 # --- configuration ---
