@@ -15,11 +15,14 @@ from pipeline.jobs.registry import processor
 from pipeline.processors import extraction, llm, packs, questions
 from pipeline.processors.detection import Detector
 from pipeline.processors.packs import Severity
-from pipeline.processors.rules import Finding, findings, gravest, score
+from pipeline.processors.rules import Finding, findings, gravest, lost
+from pipeline.processors.scoring import Loss, remaining
 from pipeline.storage import Storage, checked_id, findings_path, resolve
 
 SHOWN = 50
 """Findings in a result; all of them are in the file at `findingsPath`."""
+EXPLAINED = 10
+"""Rules in a framework's `scoring`; all of them are in that file, too."""
 
 
 class AnalyzeCompliance(BaseModel):
@@ -40,9 +43,18 @@ class _Answer(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
+class RuleLoss(_Answer):
+    rule: str
+    findings: int
+    weight: int
+    lost: float
+
+
 class FrameworkScore(_Answer):
     score: int | None
     findings: int
+    scoring: list[RuleLoss]
+    """What the costliest rules took from 100; see `scoring.py`."""
 
 
 class FoundInDocument(_Answer):
@@ -93,8 +105,8 @@ class ComplianceAnalysisProcessor:
         context.progress(10)
         at = findings_path(wanted.document_id, job.id)
         if not text.strip():
-            self._write(at, None, [])
-            none = {framework: FrameworkScore(score=None, findings=0) for framework in frameworks}
+            self._write(at, None, [], {})
+            none = {framework: FrameworkScore(score=None, findings=0, scoring=[]) for framework in frameworks}
             return ComplianceAnalysed(score=None, frameworks=none, findings=[], findings_path=at, warnings=_with(warnings, extraction.NO_TEXT))
         if self._detector is None:
             self._detector = Detector(self._packs)
@@ -105,15 +117,23 @@ class ComplianceAnalysisProcessor:
             for finding in read.findings:
                 found[finding.framework].append(finding)
             warnings = (*warnings, *read.warnings)
-        scores = {framework: score(found[framework], [*self._packs.rules(framework), *questions.concerning([framework])]) for framework in frameworks}
+        losses = {framework: lost(found[framework], [*self._packs.rules(framework), *questions.concerning([framework])]) for framework in frameworks}
+        scores = {framework: remaining(losses[framework]) for framework in frameworks}
         everything = [finding for framework in frameworks for finding in found[framework]]
         lowest = min(scores.values())
-        self._write(at, lowest, everything)
+        self._write(at, lowest, everything, losses)
         context.progress(100)
         context.log.info("document analysed", score=lowest, findings=len(everything), characters=len(text))
         return ComplianceAnalysed(
             score=lowest,
-            frameworks={framework: FrameworkScore(score=scores[framework], findings=len(found[framework])) for framework in frameworks},
+            frameworks={
+                framework: FrameworkScore(
+                    score=scores[framework],
+                    findings=len(found[framework]),
+                    scoring=[RuleLoss.model_validate(asdict(loss)) for loss in losses[framework][:EXPLAINED]],
+                )
+                for framework in frameworks
+            },
             findings=[FoundInDocument.model_validate(asdict(finding)) for finding in gravest(everything, SHOWN)],
             findings_path=at,
             warnings=list(warnings),
@@ -129,9 +149,10 @@ class ComplianceAnalysisProcessor:
         chosen = set(known.values()) or set(self._packs.frameworks)
         return tuple(framework for framework in self._packs.frameworks if framework in chosen)
 
-    def _write(self, path: str, lowest: int | None, everything: list[Finding]) -> None:
-        body = orjson.dumps({"score": lowest, "findings": [asdict(finding) for finding in everything]}, option=orjson.OPT_INDENT_2)
-        self._storage.write_text(path, body.decode())
+    def _write(self, path: str, lowest: int | None, everything: list[Finding], losses: dict[str, list[Loss]]) -> None:
+        scoring = {framework: [asdict(loss) for loss in broken] for framework, broken in losses.items()}
+        content = {"score": lowest, "scoring": scoring, "findings": [asdict(finding) for finding in everything]}
+        self._storage.write_text(path, orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 def _with(warnings: tuple[str, ...], warning: str) -> list[str]:

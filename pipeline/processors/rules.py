@@ -1,7 +1,6 @@
 """From what was found in a text to findings, scores and redacted excerpts, by the rules of the packs."""
 
 import bisect
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,13 @@ from typing import Protocol
 
 from pipeline.processors.extraction import PAGE_END
 from pipeline.processors.packs import SEVERITIES, Rule, Severity
+from pipeline.processors.scoring import Loss, losses, remaining
 
 BEFORE = 40
 AFTER = 30
 """Characters of an excerpt around what was found."""
 EXCERPT_LIMIT = 200
 HIDDEN = "▪"
-_COST_LIMIT = 4
-"""A rule costs at most this many times its weight, however often it is broken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -65,6 +63,8 @@ def findings(text: str, spans: Sequence[Span], rules: Sequence[Rule], framework:
         places = _places(text, spans, rule)
         if len(places) < rule.min_count:
             continue
+        if rule.once:
+            places = places[:1]
         found += [
             Finding(
                 rule=rule.id,
@@ -92,14 +92,14 @@ class Weighted(Protocol):
     def cost(self) -> int: ...
 
 
+def lost(found: Sequence[Finding], rules: Iterable[Weighted]) -> list[Loss]:
+    """What each rule that was broken takes from 100, the costliest first."""
+    return losses((finding.rule for finding in found), {rule.id: rule.cost for rule in rules})
+
+
 def score(found: Sequence[Finding], rules: Iterable[Weighted]) -> int:
     """100 without findings, less for each broken rule: its weight for the first finding, more for further ones with diminishing effect."""
-    counts: dict[str, int] = {}
-    for finding in found:
-        counts[finding.rule] = counts.get(finding.rule, 0) + 1
-    costs = {rule.id: rule.cost for rule in rules}
-    lost = sum(costs[rule] * min(1 + math.log2(count) / 2, _COST_LIMIT) for rule, count in counts.items())
-    return max(0, 100 - math.ceil(lost))
+    return remaining(lost(found, rules))
 
 
 def gravest(found: Iterable[Finding], limit: int) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Compliance analysis: what the shipped packs find in real documents, how it is judged and redacted, and that nothing is dialled."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -104,9 +105,19 @@ def test_the_file_holds_all_findings_and_the_result_the_gravest(analyse: Any, co
     assert result.findings[0].rule == "pci-unprotected-pan"
     everything = orjson.loads((Path(config.storage.url) / result.findings_path).read_bytes())
     assert result.findings_path == "documents/d/.hookline/findings-1.json"
-    assert len(everything["findings"]) == sum(framework.findings for framework in result.frameworks.values()) == 302
+    assert len(everything["findings"]) == sum(framework.findings for framework in result.frameworks.values()) == 303
     assert everything["findings"][0].keys() == {"rule", "framework", "article", "severity", "title", "advice", "excerpt", "page", "offset"}
     assert len(check_result(result)) < 32 * 1024
+
+
+def test_a_score_is_explained(analyse: Any, config: Config) -> None:
+    result = analyse((EXAMPLES / "customer-export.docx").read_bytes(), filename="customer-export.docx")
+    everything = orjson.loads((Path(config.storage.url) / result.findings_path).read_bytes())
+    for name, framework in result.frameworks.items():
+        assert framework.score == max(0, 100 - math.ceil(round(sum(loss.lost for loss in framework.scoring), 2)))
+        assert framework.findings == sum(loss.findings for loss in framework.scoring)
+        assert [loss.lost for loss in framework.scoring] == sorted((loss.lost for loss in framework.scoring), reverse=True)
+        assert everything["scoring"][name] == [loss.model_dump() for loss in framework.scoring]
 
 
 def test_two_runs_give_the_same(analyse: Any) -> None:
@@ -231,7 +242,8 @@ async def test_in_a_real_child(config: Config) -> None:
     finally:
         await pool.close()
     assert set(result) == {"score", "frameworks", "findings", "findingsPath", "warnings"}
-    assert result["frameworks"]["GDPR"] == {"score": 97, "findings": 1}
+    scoring = [{"rule": "gdpr-contact-data", "findings": 1, "weight": 3, "lost": 3.0}]
+    assert result["frameworks"]["GDPR"] == {"score": 97, "findings": 1, "scoring": scoring}
     assert result["findings"][0].keys() == {"rule", "framework", "article", "severity", "excerpt", "page", "offset"}
     assert result["findingsPath"] == "documents/d/.hookline/findings-run_1_analyze_1.json"
     assert context.reported[-1] == 100

@@ -1,20 +1,10 @@
-"""The rules of compliance, purely: what is a finding, what it costs, what an excerpt shows, and which packs are refused."""
+"""The rules of compliance, purely: what is a finding, what it costs, and what an excerpt shows."""
 
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pipeline.config import Config
-from pipeline.errors import ConfigError
-from pipeline.processors import packs
 from pipeline.processors.packs import Rule
-from pipeline.processors.rules import Finding, Span, excerpt, findings, gravest, merged, score
-from tests.support.processing import put, run
-
-PATH = "pipeline.processors.compliance:ComplianceAnalysisProcessor"
-
-# --- rules, purely ---
+from pipeline.processors.rules import Finding, Span, excerpt, findings, gravest, lost, merged, score
+from pipeline.processors.scoring import Loss, remaining
 
 
 def rule(**said: Any) -> Rule:
@@ -40,6 +30,12 @@ def test_kinds_need_confidence_and_number() -> None:
     assert places("x" * 10, spans, kinds=["A"]) == [5]
     assert places("x" * 10, spans, kinds=["A", "B"], min_confidence=0.3) == [0, 5, 8]
     assert places("x" * 10, spans, kinds=["A"], min_count=2) == []
+
+
+def test_once_reports_the_first_of_enough() -> None:
+    spans = [span(n * 5, n * 5 + 1) for n in range(4)]
+    assert places("x" * 20, spans, kinds=["A"], min_count=4, once=True) == [0]
+    assert places("x" * 20, spans, kinds=["A"], min_count=5, once=True) == []
 
 
 def test_all_of_needs_one_of_each_group_near() -> None:
@@ -83,6 +79,17 @@ def test_scores() -> None:
     assert score([finding("critical")] * 100, rules) == 0
 
 
+def test_a_score_says_how_it_came_about() -> None:
+    rules = [rule(id="low", severity="low", kinds=["A"]), rule(id="high", severity="high", kinds=["A"])]
+    found = [finding("low"), finding("high"), finding("low"), finding("low")]
+    told = lost(found, rules)
+    assert told == [Loss(rule="high", findings=1, weight=15, lost=15.0), Loss(rule="low", findings=3, weight=3, lost=5.38)]
+    assert score(found, rules) == 79 == remaining(told)
+    assert lost([], rules) == []
+    # 0.1 + 0.2 is more than 0.3 to a computer, but takes no further point.
+    assert remaining([Loss(rule=name, findings=1, weight=1, lost=part) for name, part in (("a", 0.1), ("b", 0.2), ("c", 0.7))]) == 99
+
+
 def test_the_gravest_come_first_and_each_rule_is_heard() -> None:
     found = [finding("a", "low", 0), finding("b", "high", 5), finding("b", "high", 6), finding("c", "high", 90), finding("d", "critical", 99)]
     assert [(f.rule, f.offset) for f in gravest(found, 4)] == [("d", 99), ("b", 5), ("c", 90), ("b", 6)]
@@ -101,68 +108,3 @@ def test_excerpts_keep_the_term_of_a_rule() -> None:
 
 def test_excerpts_are_bounded() -> None:
     assert len(excerpt("x" * 5000, [], 1000, 4000)) == 200
-
-
-# --- packs ---
-
-
-def write(folder: Path, text: str) -> tuple[str, ...]:
-    (folder / "own.yaml").write_text(text)
-    return ("own.yaml",)
-
-
-OWN = """
-framework: HOUSE
-patterns:
-  - {kind: PROJECT_CODE, regex: 'PRJ-\\d{4}', confidence: 0.9}
-rules:
-  - id: house-project-codes
-    article: 3.1
-    title: Project code
-    kinds: [PROJECT_CODE]
-    severity: high
-"""
-
-
-def test_a_pack_of_ones_own(tmp_path: Path) -> None:
-    write(tmp_path, OWN.replace("3.1", '"3.1"'))
-    config = Config.model_validate({"storage": {"url": str(tmp_path)}, "folder": str(tmp_path), "compliance": {"packs": ["own.yaml"]}})
-    put(config, "d", "a.txt", b"this is about PRJ-1234, which is secret")
-    result = run(PATH, config, {"documentId": "d", "documentPath": "documents/d/a.txt", "complianceFrameworks": ["house"]})
-    assert result.score == 85
-    assert result.findings[0].excerpt == "this is about [PROJECT_CODE], which is secret"
-
-
-@pytest.mark.parametrize(
-    ("change", "line", "says"),
-    [
-        (("severity: high", "severity: grave"), 10, "should be 'low', 'medium', 'high' or 'critical'"),
-        (("severity: high", "severety: high"), 10, "unknown key 'severety'; did you mean 'severity'?"),
-        (("[PROJECT_CODE]", "[PROJECT_CODES]"), 9, "unknown kind 'PROJECT_CODES'; did you mean 'PROJECT_CODE'?"),
-        (("'PRJ-\\d{4}'", "'PRJ-('"), 4, "is not a regular expression"),
-        (("'PRJ-\\d{4}'", "'x*'"), 4, "should not match nothing"),
-        (("    kinds: [PROJECT_CODE]\n", ""), 6, "should say one of kinds, all_of, terms, missing; it says none"),
-        (("house-project-codes", "gdpr-contact-data"), 6, "the id 'gdpr-contact-data' is already used in gdpr.yaml"),
-    ],
-)
-def test_a_pack_with_a_mistake_is_refused_with_its_line(tmp_path: Path, change: tuple[str, str], line: int, says: str) -> None:
-    text = OWN.replace("3.1", '"3.1"')
-    assert change[0] in text
-    with pytest.raises(ConfigError) as caught:
-        packs.load(write(tmp_path, text.replace(*change)), folder=tmp_path)
-    assert caught.value.file == "own.yaml"
-    assert says in str(caught.value)
-    assert line in [fault.line for fault in caught.value.faults], str(caught.value)
-
-
-def test_a_pack_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"compliance\.packs: cannot read none\.yaml: No such file"):
-        packs.load(("none.yaml",), folder=tmp_path)
-
-
-def test_every_shipped_rule_says_what_to_do() -> None:
-    shipped = packs.load()
-    for framework in shipped.frameworks:
-        assert shipped.rules(framework)
-        for known in shipped.rules(framework):
-            assert known.advice, known.id

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.errors import ConfigError, Fault
 from pipeline.validation import check
+from pipeline.yamlsource import Path as YamlPath
 from pipeline.yamlsource import Source, parse, suggestion
 
 Severity = Literal["low", "medium", "high", "critical"]
@@ -116,15 +117,23 @@ class Rule(_Part):
     min_confidence: float = Field(0.5, ge=0, le=1)
     min_count: int = Field(1, ge=1)
     """Fewer occurrences are no finding."""
+    once: bool = False
+    """However many occurrences there are, the first alone is a finding: for what a document is, not for each thing in it."""
 
     @property
     def cost(self) -> int:
         return self.weight or WEIGHTS[self.severity]
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """Every kind that the rule names."""
-        return (*self.kinds, *(kind for group in self.all_of for kind in group), *(self.missing.when.kinds if self.missing else ()))
+    def named(self) -> tuple[tuple[YamlPath, str], ...]:
+        """Every kind that the rule names, with where in it."""
+        groups = [(("all_of", index, place), kind) for index, group in enumerate(self.all_of) for place, kind in enumerate(group)]
+        when = self.missing.when.kinds if self.missing else ()
+        return (
+            *((("kinds", place), kind) for place, kind in enumerate(self.kinds)),
+            *groups,
+            *((("missing", "when", "kinds", place), kind) for place, kind in enumerate(when)),
+        )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -141,6 +150,12 @@ class Pack(_Part):
     title: str = Field("", max_length=200)
     patterns: tuple[Pattern, ...] = ()
     rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.rules and not self.patterns:
+            raise ValueError("should have rules, patterns or both")
+        return self
 
 
 class Packs:
@@ -159,7 +174,7 @@ class Packs:
     @property
     def kinds(self) -> frozenset[str]:
         """What is looked for: the kinds that any rule names, and those that patterns find."""
-        named = {kind for rules in self._rules.values() for rule in rules for kind in rule.named}
+        named = {kind for rules in self._rules.values() for rule in rules for _, kind in rule.named}
         return frozenset(named | {pattern.kind for pattern in self.patterns})
 
     def framework(self, name: str) -> str | None:
@@ -170,21 +185,17 @@ class Packs:
         return self._rules[framework]
 
 
-def load(further: tuple[str, ...] = (), *, folder: Path = Path()) -> Packs:
-    """The shipped packs and those at `further` paths, which start at `folder`.
+def load(further: tuple[str, ...] = (), *, folder: Path = Path(), config: Source | None = None) -> Packs:
+    """The shipped packs and those at `further` paths, which start at `folder`; `config` is where those paths stand.
 
     Raises ConfigError with every fault of the first file that has any.
     """
     known: set[str] = set(RECOGNISERS)
     ids: dict[str, str] = {}
+    frameworks: dict[str, str] = {}
     packs: list[Pack] = []
-    read = [(Path(__file__).parent / f"{name}.yaml", f"{name}.yaml") for name in SHIPPED] + [(folder / path, path) for path in further]
     sources = []
-    for path, name in read:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"compliance.packs: cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+    for name, text in _read(further, folder, config or Source(file="config.yaml", data=None)):
         source = parse(text, name)
         pack, faults = check(Pack, source.data, source)
         if faults or pack is None:
@@ -194,19 +205,35 @@ def load(further: tuple[str, ...] = (), *, folder: Path = Path()) -> Packs:
         sources.append(source)
     # Only now is every kind known: packs may use each other's patterns.
     for pack, source in zip(packs, sources, strict=True):
-        if faults := _unknown_kinds(pack, source, known) + _repeated(pack, source, ids):
+        if faults := _unknown_kinds(pack, source, known) + _repeated(pack, source, ids) + _rewritten(pack, source, frameworks):
             raise _unusable(source.file, tuple(faults))
     return Packs(tuple(packs))
 
 
+def _read(further: tuple[str, ...], folder: Path, config: Source) -> list[tuple[str, str]]:
+    """Name and text of each pack, the shipped ones first. Raises ConfigError that names each one that cannot be read."""
+    shipped = [(f"{name}.yaml", (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")) for name in SHIPPED]
+    own: list[tuple[str, str]] = []
+    faults: list[Fault] = []
+    for index, path in enumerate(further):
+        try:
+            own.append((path, (folder / path).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            beside = (folder / path).parent
+            there = sorted(str(Path(path).parent / file.name) for file in beside.glob("*.y*ml")) if beside.is_dir() else []
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            # A pack from elsewhere than the file (the environment, a test) has no place in it; then the message must do.
+            faults.append(config.fault(("compliance", "packs", index), f"cannot read {path}: {reason}{suggestion(path, there)}"))
+    if faults:
+        raise ConfigError("some rule packs cannot be read", file=config.file, faults=tuple(faults))
+    return [*shipped, *own]
+
+
 def _unknown_kinds(pack: Pack, source: Source, known: set[str]) -> list[Fault]:
     return [
-        source.fault(
-            ("rules", index, "kinds" if rule.kinds else "all_of" if rule.all_of else "missing"),
-            f"unknown kind {kind!r}{suggestion(kind, known)}; or declare it under patterns",
-        )
+        source.fault(("rules", index, *path), f"unknown kind {kind!r}{suggestion(kind, known)}; or declare it under patterns")
         for index, rule in enumerate(pack.rules)
-        for kind in rule.named
+        for path, kind in rule.named
         if kind not in known
     ]
 
@@ -218,6 +245,12 @@ def _repeated(pack: Pack, source: Source, ids: dict[str, str]) -> list[Fault]:
             faults.append(source.fault(("rules", index, "id"), f"the id {rule.id!r} is already used in {ids[rule.id]}"))
         ids[rule.id] = source.file
     return faults
+
+
+def _rewritten(pack: Pack, source: Source, frameworks: dict[str, str]) -> list[Fault]:
+    """A framework of two writings would be two, of which jobs could ask for one alone."""
+    written = frameworks.setdefault(_essence(pack.framework), pack.framework)
+    return [] if written == pack.framework else [source.fault(("framework",), f"is written {written!r} in another pack; write it so here, too")]
 
 
 def _unusable(name: str, faults: tuple[Fault, ...]) -> ConfigError:
