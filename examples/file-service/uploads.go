@@ -130,6 +130,7 @@ func (u *Uploads) handle(pass func(*http.Request, *upload) (*Started, error)) ht
 
 func (u *Uploads) take(w http.ResponseWriter, r *http.Request, pass func(*http.Request, *upload) (*Started, error)) (*Started, error) {
 	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
 		return nil, &Fault{http.StatusMethodNotAllowed, "send it with POST"}
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, u.Limit+formOverhead)
