@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, ParamSpec, TypeVar
 
 import fsspec
 
-from pipeline.errors import ConfigError, Fault, InvalidInput, NotFound, TooLarge, Unavailable
+from pipeline.errors import ConfigError, Fault, HooklineError, InvalidInput, NotFound, TooLarge, Unavailable
 
 DERIVED = ".hookline"
 INCOMING = ".incoming"
@@ -121,9 +121,11 @@ class Storage:
         if "://" not in url:
             url = str((base or Path()) / Path(url).expanduser())
         try:
-            fs, root = fsspec.core.url_to_fs(url)
+            # What is there is written by other processes too: a listing that is kept goes stale.
+            fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"storage.url: {url!r} cannot be used: {error}") from error
+        self.url = url
         self._fs: Any = fs
         self._root: str = str(root).rstrip("/")
 
@@ -171,6 +173,10 @@ class Storage:
         """Raises NotFound."""
         with self._failing(path):
             file: IO[bytes] = self._fs.open(self._at(path), "rb")
+            if getattr(file, "details", {}).get("type") == "directory":
+                # Object stores have no folders, and open what begins like one as an empty file.
+                file.close()
+                raise IsADirectoryError(path)
             return file
 
     def read(self, path: str) -> bytes:
@@ -256,6 +262,11 @@ class Storage:
         except OSError as error:
             # Its text may hold a URL's credentials on a remote store; strerror does not.
             raise Unavailable(f"the storage failed at {path}: {error.strerror or type(error).__name__}") from error
+        except (HooklineError, MemoryError):
+            raise
+        except Exception as error:
+            # Each remote store's library has a tree of errors of its own.
+            raise Unavailable(f"the storage failed at {path}: {type(error).__name__}") from error
 
 
 async def _in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -3,15 +3,20 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+import s3fs
 
 from pipeline import storage
 from pipeline.errors import ConfigError, InvalidInput, NotFound, TooLarge, Unavailable
 from pipeline.storage import Storage, checked_filename, checked_id, document_path, findings_path, resolve
+from tests.support.objectstore import BUCKET, ObjectStore
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -70,8 +75,21 @@ def test_a_job_id_cannot_lead_findings_elsewhere() -> None:
 # --- files ---
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+@pytest.fixture(scope="module")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    with ObjectStore(tmp_path_factory.mktemp("s3") / "log") as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("object_store").environment.items():
+            monkeypatch.setenv(name, value)
+        fs = fsspec.filesystem("s3")
+        if not fs.exists(BUCKET):
+            fs.mkdir(BUCKET)
+        return Storage(f"s3://{BUCKET}/{tmp_path.name}")
     return Storage(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
 
 
@@ -109,6 +127,44 @@ async def test_delete_takes_a_folder_with_all_in_it(store: Storage) -> None:
 async def test_what_is_not_there(store: Storage) -> None:
     with pytest.raises(NotFound, match=r"documents/d/a\.pdf is not in the storage"):
         store.read("documents/d/a.pdf")
+
+
+async def test_a_cut_off_upload_leaves_nothing_on_any_storage(store: Storage) -> None:
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield b"x" * (12 << 20)  # more than an object store takes in one part
+        raise ConnectionResetError("the client is gone")
+
+    with pytest.raises(ConnectionResetError):
+        await store.write("documents/d/a", cut_off(), 1 << 30)
+    assert not await store.exists("documents/d")
+    assert await store.sweep(before=1 << 52) == 0
+
+
+async def test_what_another_process_wrote_is_erased_too(store: Storage) -> None:
+    store.write_text("documents/d/a", "x")
+    assert await store.exists("documents/d")
+    script = "import sys; from pipeline.storage import Storage; Storage(sys.argv[1]).write_text('documents/d/.hookline/t.txt', 'text')"
+    if store.url.startswith("memory"):
+        return  # it is one process's
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script, store.url], check=True, timeout=30)
+    await store.delete("documents/d")
+    assert not await store.exists("documents/d/.hookline/t.txt")
+    assert not await store.exists("documents/d")
+
+
+async def test_an_object_store_that_is_gone_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests-secret")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    # Clients are kept by their arguments, and the address is none.
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(Unavailable, match=r"the storage failed at documents/d/a: \w+$"):
+            Storage(f"s3://gone/{tmp_path.name}").read("documents/d/a")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 async def test_one_too_large_leaves_nothing(tmp_path: Path) -> None:
