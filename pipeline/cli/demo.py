@@ -134,7 +134,7 @@ class _Demo:
             "endpoints": [{"id": "analysis", "url": hooks, "types": list(SUBSCRIBED), "secret": self._secret}],
         }
         path = folder / "config.yaml"
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOOKLINE_", "REDIS_", "BULLMQ_"))}
         environment |= {"HOOKLINE_JWT_SECRET": self._jwt, "HOOKLINE_DATA_DIR": str(folder / "data"), "HOOKLINE_LOG_FORMAT": "json"}
         log = folder / "service.log"

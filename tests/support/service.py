@@ -41,7 +41,7 @@ class Service:
         self.url = ""
         self._arguments = ["--workers", str(workers), "--role", role, "--port", str(port)]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump({"storage": {"url": "./storage"}, **config}))
+        (folder / "config.yaml").write_text(yaml.safe_dump({"storage": {"url": "./storage"}, **config}, sort_keys=False))
         self._process: asyncio.subprocess.Process | None = None
         self._log = folder / "service.log"
 
