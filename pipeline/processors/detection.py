@@ -11,6 +11,8 @@ CHUNK = 4_000
 """Characters analysed at a time; between two, progress is told."""
 OVERLAP = 400
 """Longer than anything that is recognised, so that nothing is lost at the border of two chunks."""
+WORDS = 64
+"""Characters before a match in which words may tell what it is (`context.BEFORE`)."""
 THRESHOLD = 0.35
 """Less credible matches are dropped at once; rules ask for more."""
 
@@ -65,12 +67,17 @@ class Detector:
     def spans(self, text: str, progress: Callable[[float], None] = lambda share: None) -> list[Span]:
         """What is in the text, without overlaps, in its order; `progress` is told the share that is done, from 0 to 1."""
         found: list[Span] = []
+        seen = 0
         for start, chunk, last in chunks(text):
             for result in self._engine.analyze(chunk, language="en", entities=self._kinds):
                 # What touches a border may be the rest of something longer, which the neighbour sees whole.
-                if (result.start > 0 or start == 0) and (result.end < len(chunk) or last):
+                whole = (result.start > 0 or start == 0) and (result.end < len(chunk) or last)
+                # What stands just behind a border lacks the words before it; the piece before had them.
+                judged = start > 0 and result.start < WORDS and start + result.end < seen
+                if whole and not judged:
                     found.append(Span(start=start + result.start, end=start + result.end, kind=result.entity_type, confidence=round(result.score, 4)))
-            progress((start + len(chunk)) / len(text))
+            seen = start + len(chunk)
+            progress(seen / len(text))
         return merged(found)
 
 
