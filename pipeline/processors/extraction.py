@@ -106,7 +106,15 @@ def extract(data: bytes, mime_type: str, filename: str, *, declared: str | None 
         pages=PageConfig(extract_pages=True),
         language_detection=LanguageDetectionConfig(enabled=True, min_confidence=0.5),
     )
-    page = hypertext.text_of(text) if read_as == "text/html" else None
+    page = None
+    if mime_type == "text/html":
+        page = hypertext.text_of(text)
+    elif mediatypes.xml(mime_type):
+        # The library leaves out attributes, and takes a kilobyte for each level.
+        read_as, data = "text/plain", hypertext.text_of(text, xml=True).encode()
+    elif mime_type == "text/markdown":
+        # The library leaves out what is HTML in it.
+        read_as = "text/plain"
     try:
         result = extract_bytes_sync(data, read_as, config)
         # The library's own text of a page is for reading: it leaves out forms, text beside pictures, and all below a certain depth.

@@ -1,4 +1,4 @@
-"""The text of an HTML page: all of it, in order, however deep or wrong its tags are."""
+"""The text of an HTML page or an XML document: all of it, in order, however deep or wrong its tags are."""
 
 import re
 from html.parser import HTMLParser
@@ -16,29 +16,33 @@ _SPACE = re.compile(r"[ \t\r\n\f]+")
 _ADDRESSES = ("mailto:", "tel:")
 
 
-def text_of(page: str) -> str:
-    """One line for each block, cells parted by ` | `; hidden elements included, scripts and styles not."""
-    reader = _Reader()
+def text_of(page: str, *, xml: bool = False) -> str:
+    """One line for each block, cells parted by ` | `; hidden elements included, scripts and styles not.
+
+    In XML each element is a block, and each attribute's value is text. Nothing is fetched or expanded.
+    """
+    reader = _Reader(xml)
     reader.feed(page)
     reader.close()
     return reader.text()
 
 
 class _Reader(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, xml: bool) -> None:
         super().__init__(convert_charrefs=True)
+        self._xml = xml
         self._lines: list[str] = []
         self._line: list[str] = []
         self._silent = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._silent = tag in _SILENT
-        if tag == "br" or _BLOCKS.fullmatch(tag):
+        if self._xml or tag == "br" or _BLOCKS.fullmatch(tag):
             self._break()
         elif tag in _CELLS and self._line:
             self._line.append(" | ")
         for name, value in attrs:
-            if value and name in _SPOKEN:
+            if value and (name in _SPOKEN or (self._xml and not name.startswith("xmlns"))):
                 self._line.append(f" {value} ")
             elif value and name == "href" and value.lower().startswith(_ADDRESSES):
                 self._line.append(f" {value.partition(':')[2]} ")
@@ -50,8 +54,12 @@ class _Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._silent = False
-        if _BLOCKS.fullmatch(tag):
+        if self._xml or _BLOCKS.fullmatch(tag):
             self._break()
+
+    def unknown_decl(self, data: str) -> None:
+        if data.startswith("CDATA["):
+            self._line.append(data.removeprefix("CDATA["))
 
     def handle_data(self, data: str) -> None:
         if not self._silent:

@@ -32,6 +32,7 @@ _ALIASES = {
 _IN_OLE = ("application/msword", "application/vnd.ms-", "application/x-ole-storage")
 _IN_ZIP = ("application/vnd.openxmlformats-", "application/vnd.oasis.", "application/epub+zip", "application/vnd.ms-", "application/haansofthwpx")
 _TEXTUAL = re.compile(r"text/.+|message/.+|application/(.+\+)?(json|xml|yaml|x-yaml|toml|javascript|sql|x-sh|x-ndjson|x-tex|x-latex)|image/svg\+xml")
+_XML = re.compile(r"application/(.+\+)?xml|image/svg\+xml")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _BOMS = (b"\xff\xfe", b"\xfe\xff")
 _CHARSET = re.compile(rb"charset=[\"']?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
@@ -60,6 +61,10 @@ def detected(data: bytes, guess: str | None) -> str:
             return guess or "text/plain"
         return BINARY
     return _ALIASES.get(guess, guess)
+
+
+def xml(mime_type: str) -> bool:
+    return bool(_XML.fullmatch(mime_type))
 
 
 def locked(data: bytes) -> bool:

@@ -247,7 +247,7 @@ def external(port: int) -> dict[str, tuple[str, str, bytes]]:
         "svg": (
             "x.svg",
             "image/svg+xml",
-            f'<?xml version="1.0"?>{doctype}<svg xmlns="http://www.w3.org/2000/svg"><image href="{remote}/i.png"/><text>&f;</text></svg>'.encode(),
+            f'<?xml version="1.0"?>{doctype}<svg xmlns="http://www.w3.org/2000/svg"><image href="{remote}/i.png"/><g>text &f;</g></svg>'.encode(),
         ),
         "docx entities": ("x.docx", DOCX, docx(paragraph, prolog=doctype)),
         "docx relations": ("y.docx", DOCX, docx(more={"word/_rels/document.xml.rels": relations})),

@@ -82,6 +82,18 @@ def test_no_text_of_a_page_is_lost(page: str, text: str) -> None:
     assert hypertext.text_of(page) == text
 
 
+@pytest.mark.parametrize(
+    ("data", "mime_type", "text"),
+    [
+        (b"<c xmlns='u:x' mail='a@example.com'>x<b>y&#64;</b><![CDATA[z<]]></c>", "application/xml", "a@example.com x\ny@\nz<"),
+        (b"<svg><text>in a picture</text></svg>", "image/svg+xml", "in a picture"),
+        (b"# t\n\n<form>a@example.com</form> ![alt](x)\n", "text/markdown", "# t\n\n<form>a@example.com</form> ![alt](x)"),
+    ],
+)
+def test_no_text_of_other_markup_is_lost(data: bytes, mime_type: str, text: str) -> None:
+    assert extract(data, mime_type, "f").text.strip() == text
+
+
 # --- containers ---
 
 
