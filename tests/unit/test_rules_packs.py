@@ -117,7 +117,11 @@ def test_validate_counts_the_rules_of_packs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "pack", "says"),
     [
-        ("own.yaml", OWN.replace("[PROJECT_CODE]", "[PROJECT_CODES]"), "own.yaml:9:13: rules[0].kinds[0]: unknown kind 'PROJECT_CODES'; did you mean"),
+        (
+            "own.yaml",
+            OWN.replace("[PROJECT_CODE]", "[PROJECT_CODES]"),
+            "own.yaml:9:13: rules[0].kinds[0]: unknown kind 'PROJECT_CODES'; did you mean",
+        ),
         ("onw.yaml", OWN, "config.yaml:2:11: compliance.packs[0]: cannot read onw.yaml: No such file or directory; did you mean 'own.yaml'?"),
         ("own.yaml", "framework: [\n", "own.yaml:2:1: "),
     ],
