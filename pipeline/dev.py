@@ -22,9 +22,7 @@ def with_dev_secrets(config: Config) -> Config:
     except OSError as error:
         raise unusable(path.parent, error) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is damaged: remove it, and new secrets are made (earlier tokens and endpoints' secrets are then void)"
-        ) from error
+        raise ConfigError(f"{path} is damaged: remove it, and new secrets are made (earlier tokens and endpoints' secrets are then void)") from error
     auth, keys = config.auth, config.encryption_keys
     if auth.jwt_secret is None and auth.jwks_url is None:
         auth = auth.model_copy(update={"jwt_secret": SecretStr(kept["jwtSecret"])})

@@ -314,7 +314,7 @@ async def test_the_analysis_has_its_findings_score_and_warnings(server: Receiver
     # The key reaches the child, and nothing that comes out of it.
     assert {request.headers["authorization"] for request in server.received} == {f"Bearer {KEY}"}
     assert KEY not in repr((results, vars(recorder)))
-    assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+    assert files_with(KEY, tmp_path) == []
 
 
 # --- configuration ---
@@ -339,3 +339,7 @@ def test_mistakes_are_refused_at_start(tmp_path: Path, change: dict[str, Any], s
     assert str(caught.value.faults[0]).startswith(says)
     assert KEY not in repr(caught.value.faults)
     assert KEY not in repr(settings("https://h/hook"))
+
+
+def files_with(text: str, folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
