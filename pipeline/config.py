@@ -20,6 +20,8 @@ EXTERNAL = "external"
 
 
 class Section(BaseModel):
+    # Defaults are written as in the file ("1MiB", "25s") and validated like it; a type checker sees the text beside the int that
+    # it becomes, hence the `type: ignore[assignment]` of each.
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @field_validator("*", mode="before")

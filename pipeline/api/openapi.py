@@ -50,6 +50,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     inputs = {model for route in listed for model in (route.body, route.multipart) if model}
     outputs = {Problem, *(route.answer for route in listed if route.answer)}
     wanted = [*((model, "validation") for model in inputs), *((model, "serialization") for model in outputs)]
+    # The pairs are as the function wants them; a sorted list of them has lost its literal types.
     _, schemas = models_json_schema(sorted(wanted, key=lambda pair: pair[0].__name__), ref_template=_REF)  # type: ignore[arg-type]
     paths: dict[str, dict[str, Any]] = {}
     for route in listed:
