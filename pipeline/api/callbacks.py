@@ -56,8 +56,10 @@ async def answer(request: web.Request) -> web.Response:
             raise Conflict("this job was answered before; the first answer stands")
         case "late":
             raise Gone("the deadline of this callback is over")
+        case "over":
+            raise Gone("this attempt has ended without a callback: it was answered at once, or given up; a later attempt has a link of its own")
         case "gone":
-            raise Gone("the job is gone: it was cancelled or removed")
+            raise Gone("the job is gone: it was cancelled, timed out or removed")
         case _:
             raise NotFound("there is no such callback")
 

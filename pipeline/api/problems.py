@@ -65,11 +65,12 @@ TITLES = {
     "in-flight": "The same request is being answered",
     "unavailable": "Try again later",
     "method-not-allowed": "Method not allowed",
+    "request-timeout": "The body took too long",
     "expectation-failed": "The expectation cannot be met",
     "bad-request": "The request cannot be read",
     "internal": "Something went wrong on our side",
 }
-_HTTP_CODES = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 417: "expectation-failed"}
+_HTTP_CODES = {404: "not-found", 405: "method-not-allowed", 408: "request-timeout", 413: "too-large", 417: "expectation-failed"}
 
 
 def status_of(error: HooklineError) -> int:

@@ -1,5 +1,6 @@
 """Reading a request: its JSON body, its query, its `Idempotency-Key`; and answering it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -17,6 +18,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 DEPTH = 100
 """Levels of nesting that a body may have: parsers further on (the store's included) have limits of their own."""
+BODY_SECONDS = 30.0
+"""Within which a JSON body must be there: what drips holds a connection, and memory, for as long as it likes."""
 _JSON_TYPES = ("", "application/octet-stream", "application/json")
 """Go's and other clients' habits: a missing or odd type with a JSON body is taken for JSON."""
 
@@ -50,13 +53,16 @@ def refuse_compressed(request: web.Request) -> None:
 
 
 async def read_limited(request: web.Request, limit: int) -> bytes:
-    """The raw body. Raises TooLarge above `limit` bytes, before reading it where its length is declared."""
+    """The raw body. Raises TooLarge above `limit` bytes, before reading it where its length is declared, and 408 for one that drips."""
     if (request.content_length or 0) > limit:
         raise too_large(limit)
     try:
-        return await request.read()
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise too_large(limit) from error
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(reason=f"the body did not end within {BODY_SECONDS:g} s") from error
 
 
 def too_large(limit: int, what: str = "body") -> TooLarge:

@@ -18,7 +18,7 @@ from pipeline.store.scripts import Argument, composed, lua, pack, pack_call
 CALLBACK = composed(lua("pipeline.jobs", "callback.lua"), "promote")
 KEPT_MS = 7 * 86_400_000
 """How long after its deadline a record still tells a late caller what happened."""
-Verdict = Literal["accepted", "unknown", "repeated", "late", "gone"]
+Verdict = Literal["accepted", "unknown", "repeated", "late", "over", "gone"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +54,12 @@ class Links:
         sent = signature.encode()
         return any(hmac.compare_digest(_signature(key, id).encode(), sent) for key in self._keys)
 
+    def hidden(self, text: str, id: str) -> str:
+        """`text` without the link's signature: a receiver's answer may quote the request, and reasons are logged and sent on."""
+        for key in self._keys:
+            text = text.replace(_signature(key, id), "…")
+        return text
+
 
 class Callbacks:
     """The records in the store."""
@@ -67,20 +73,28 @@ class Callbacks:
         return f"{self._prefix}:callback:{id}"
 
     async def open(self, job: Job, deadline: int) -> Record:
-        """The record of this attempt, made if it is its first execution (whose deadline then stands)."""
+        """The record of this attempt, made if it is its first execution (whose deadline then stands).
+
+        One that was closed is open again: the end for which it was closed was never recorded.
+        """
         key = self.key(callback_id(job))
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hsetnx(key, "deadline", deadline)
-            pipe.hset(key, mapping={"queue": job.queue, "job": job.id})
+            pipe.hset(key, mapping={"queue": job.queue, "job": job.id, "timestamp": job.timestamp, "attempt": job.attempt})
+            pipe.hdel(key, "closed")
             pipe.hmget(key, "deadline", "sent", "answer")
             pipe.pexpireat(key, deadline + KEPT_MS)
-            _, _, (until, sent, answer), _ = await pipe.execute()
+            _, _, _, (until, sent, answer), _ = await pipe.execute()
         return Record(key=key, deadline=int(until), sent=bool(sent), answer=orjson.loads(answer) if answer else None)
 
-    async def read(self, key: str) -> dict[str, Any]:
-        """The answer that `hold.lua` found."""
-        answer: dict[str, Any] = orjson.loads(await self._redis.hget(key, "answer"))
-        return answer
+    async def close(self, record: Record) -> dict[str, Any] | None:
+        """The answer that has come; if there is none, none is taken any more, because the attempt ends without it."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(record.key, "closed", 1)
+            pipe.hget(record.key, "answer")
+            pipe.pexpireat(record.key, record.deadline + KEPT_MS)
+            _, answer, _ = await pipe.execute()
+        return orjson.loads(answer) if answer else None
 
     async def answer(self, id: str, answer: dict[str, Any], now: int) -> Verdict:
         """Keep an answer, if it is the first and in time, and put its job back to work."""

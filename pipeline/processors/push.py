@@ -35,14 +35,19 @@ class PushProcessor:
         record = await self._callbacks.open(job, now_ms() + self._callback_timeout)
         if record.answer is not None:
             return taken(record.answer)
-        if record.sent:
-            if now_ms() < record.deadline:
-                raise Held(record.key, record.deadline)
-            raise AttemptFailed(f"no callback within {format_duration(self._callback_timeout)}")
-        outcome = await self._sender.send(self._request(job, context, record.deadline), now_ms())
-        if outcome.status == 202 and outcome.error is None:
+        if record.sent and now_ms() < record.deadline:
             raise Held(record.key, record.deadline)
-        return _result(outcome)
+        outcome = None if record.sent else await self._sender.send(self._request(job, context, record.deadline), now_ms())
+        if outcome and outcome.status == 202:
+            # Said with the status: what becomes of the body changes nothing.
+            raise Held(record.key, record.deadline)
+        # A callback that was accepted while the request broke off, or the deadline passed, is the answer.
+        answer = await self._callbacks.close(record)
+        if answer is not None:
+            return taken(answer)
+        if outcome is None:
+            raise AttemptFailed(f"no callback within {format_duration(self._callback_timeout)}")
+        return _result(outcome, self._links.hidden(outcome.response or "", callback_id(job)))
 
     def _request(self, job: Job, context: Context, deadline: int) -> Request:
         id = callback_id(job)
@@ -81,8 +86,8 @@ def taken(answer: dict[str, Any]) -> Any:
     raise PermanentFailure(answer["error"])
 
 
-def _result(outcome: Outcome) -> Any:
-    status, text = outcome.status, outcome.response or ""
+def _result(outcome: Outcome, text: str) -> Any:
+    status = outcome.status
     if outcome.error is None:
         if not text:
             return None

@@ -74,8 +74,48 @@ async def test_an_answer_to_an_attempt_that_failed_does_not_hurry_the_next_one(r
     await callbacks.open(job, now_ms() + 60_000)
     keys, args = calls.move_to_delayed(KEYS, job_id=job.id, token="t", delay_ms=60_000, fields={"failedReason": "reset by peer"})
     assert await Script(stock("moveToDelayed"))(redis, keys, args) == 0
-    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "accepted"
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "over"
     assert await redis.zcard(KEYS.key("delayed")) == 1
+
+
+async def test_an_answer_to_a_job_that_has_ended_is_refused_though_its_hash_is_kept(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    await callbacks.open(job, now_ms() + 60_000)
+    keys, args = calls.move_to_finished(
+        KEYS, job_id=job.id, token="t", completed=True, value="1", keep={"count": 100}, attempts=3, attempts_made=0, opts={}
+    )
+    assert await Script(stock("moveToFinished"))(redis, keys, args) == 0
+    assert await redis.exists(KEYS.key(job.id))
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "over"
+
+
+async def test_an_answer_to_a_job_that_is_to_fail_at_the_next_renewal_is_refused(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    await callbacks.open(job, now_ms() + 60_000)
+    await redis.hset(KEYS.key(job.id), "defa", "its run was cancelled")
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "gone"
+
+
+async def test_an_answer_to_a_removed_job_does_not_hurry_another_under_its_id(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    assert await hold(redis, job, record.key) == [0, 0]
+    await redis.hset(KEYS.key(job.id), "timestamp", job.timestamp + 1)
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "gone"
+    assert await redis.zcard(KEYS.key("delayed")) == 1
+
+
+async def test_an_attempt_ends_with_the_answer_or_without_it_but_never_both(redis: Redis, callbacks: Callbacks) -> None:
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    assert await callbacks.close(record) is None
+    # Whatever the clock of the machine that is called says.
+    assert await callbacks.answer(callback_id(job), {"result": 1}, record.deadline - 1) == "over"
+    # The worker died before it recorded that end: the attempt is executed again, and so is its link good again.
+    record = await callbacks.open(job, now_ms())
+    assert await callbacks.answer(callback_id(job), {"result": 2}, now_ms()) == "accepted"
+    assert await callbacks.close(record) == {"result": 2}
+    assert await redis.pexpiretime(record.key) > record.deadline
 
 
 @pytest.mark.parametrize("again", [{"result": 2}, {"error": "no", "retry": True}])
@@ -84,7 +124,7 @@ async def test_the_first_answer_stands(redis: Redis, callbacks: Callbacks, again
     record = await callbacks.open(job, now_ms() + 60_000)
     id = callback_id(job)
     assert [await callbacks.answer(id, {"result": 1}, now_ms()), await callbacks.answer(id, again, now_ms())] == ["accepted", "repeated"]
-    assert await callbacks.read(record.key) == {"result": 1}
+    assert await callbacks.close(record) == {"result": 1}
 
 
 async def test_late_and_unknown_answers_and_those_for_a_removed_job_change_nothing(redis: Redis, callbacks: Callbacks) -> None:
@@ -106,6 +146,14 @@ def test_links_are_signed_by_the_first_key_and_checked_by_all() -> None:
     for forged in ("", "x", signature[:-1], signature + "x", "ü"):
         assert not new.genuine("abc", forged)
     assert not new.genuine("abd", signature)
+
+
+def test_a_link_is_hidden_in_what_others_say() -> None:
+    links = Links("https://h", [b"n" * 32, b"o" * 32])
+    for link in (links.url("abc"), Links("https://h", [b"o" * 32]).url("abc")):
+        signature = link.partition("signature=")[2]
+        assert links.hidden(f"no: {link}!", "abc") == "no: https://h/api/callbacks/abc?signature=…!"
+        assert signature in links.hidden(link, "another")
 
 
 def test_the_id_of_a_callback_is_that_of_an_attempt() -> None:
