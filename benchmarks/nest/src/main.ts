@@ -1,0 +1,27 @@
+// The application, without logs: node dist/main.js '{"host", "port", "secret", "options"}' (the store, the JWT secret, the jobs' options).
+// Says "ready <url>", ends with its standard input.
+import 'reflect-metadata';
+import { BullModule } from '@nestjs/bullmq';
+import { Module, ValidationPipe } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { JwtModule } from '@nestjs/jwt';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import { JobsController } from './jobs.controller.js';
+
+const { host, port, secret, options } = JSON.parse(process.argv[2]!);
+
+@Module({
+  imports: [
+    BullModule.forRoot({ connection: { host, port } }),
+    BullModule.registerQueue({ name: 'document-processing', defaultJobOptions: options }),
+    JwtModule.register({ secret, verifyOptions: { algorithms: ['HS256'] } }),
+  ],
+  controllers: [JobsController],
+})
+class AppModule {}
+
+const app = await NestFactory.create<NestFastifyApplication>(AppModule, new FastifyAdapter(), { logger: ['error'] });
+app.useGlobalPipes(new ValidationPipe({ whitelist: true }));
+await app.listen(0, '127.0.0.1');
+console.log(`ready ${await app.getUrl()}`);
+process.stdin.resume().on('end', () => app.close().then(() => process.exit(0)));
