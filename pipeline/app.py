@@ -18,6 +18,7 @@ from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
 from pipeline.errors import AttemptFailed, ConfigError, Fault
+from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.isolation import IsolatedPool
@@ -148,8 +149,6 @@ class _House:
     async def start_workers(self, stack: contextlib.AsyncExitStack) -> None:
         stack.enter_context(Watchdog())
         queues = {queue: processors for queue, processors in resolve_all(self._config).items() if processors}
-        blocking = connection.connect(self._url, connections=len(queues) + 1)
-        stack.push_async_callback(blocking.aclose)
         elsewhere: dict[str, Elsewhere] = {}
         workers: list[Worker] = []
         warming: list[asyncio.Task[None]] = []
@@ -169,7 +168,7 @@ class _House:
                     elsewhere[processor.path] = await self._pushed(processor, stack)
             runner = Runner(processors, elsewhere, concurrency=settings.concurrency)
             stack.callback(runner.close)
-            workers.append(Worker(self._redis, blocking, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer))
+            workers.append(Worker(self._redis, self._queues.keys(queue), settings, runner, log_key=self._keys.log, name=self._consumer))
         tasks = [asyncio.create_task(worker.run(), name=f"worker {queue}") for queue, worker in zip(queues, workers, strict=True)]
         self.parts += tasks
 
@@ -179,7 +178,8 @@ class _House:
                 if isinstance(error, Exception):
                     # One queue's mistake must not cut short the drain of the others.
                     log.error("drain failed", error=repr(error))
-            await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
+            if tasks:
+                await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
 
         stack.push_async_callback(drain)
         log.info("working", queues=list(queues))
@@ -218,7 +218,9 @@ class _House:
     async def start_rest(self, parts: tuple[Part, ...], stack: contextlib.AsyncExitStack) -> int | None:
         definitions = Definitions(self._redis, self._keys, compile_all(self._config))
         transitions = Transitions(self._redis, self._keys, self._queues, definitions)
-        recovery = Recovery(self._redis, self._keys, self._log, self._queues, definitions, transitions, self._config.retention)
+        bridge = Bridge(self._redis, self._keys, self._queues)
+        await bridge.open()
+        recovery = Recovery(self._redis, self._keys, self._log, self._queues, bridge, definitions, transitions, self._config.retention)
         webhooks = self._webhooks()
         stack.push_async_callback(webhooks.close)
         stop = asyncio.Event()
@@ -231,6 +233,12 @@ class _House:
             tasks.append(asyncio.create_task(engine.run(stop)))
             upkeep = [asyncio.create_task(part) for part in (Timers(self._redis, self._keys, transitions).run(), recovery.run())]
             stack.push_async_callback(_cancel, upkeep)
+            if self._queues.external:
+                blocking = connection.connect(self._url, connections=1)
+                stack.push_async_callback(blocking.aclose)
+                following = [asyncio.create_task(part) for part in (bridge.follow(blocking), bridge.run())]
+                stack.push_async_callback(_cancel, following)
+                log.info("following foreign workers", queues=list(self._queues.external))
 
         async def drain() -> None:
             stop.set()

@@ -115,6 +115,17 @@ class Keep(Section):
     failed: int = Field(50, ge=-1)
 
 
+class Limiter(Section):
+    """At most `max` jobs in `duration`, counted over all workers of the queue."""
+
+    max: int = Field(ge=1)
+    duration: Duration
+
+    def options(self) -> dict[str, int]:
+        """As BullMQ's scripts want it: ms."""
+        return {"max": self.max, "duration": self.duration}
+
+
 class Queue(Section):
     processors: dict[str, str] = {}
     """Job name → dotted path (`package.module:Name`), `http(s)://…` (the job is pushed there), or `external` (a foreign BullMQ worker)."""
@@ -122,6 +133,7 @@ class Queue(Section):
     attempts: int = Field(3, ge=1, le=100)
     backoff: Backoff = Backoff()
     keep: Keep = Keep()
+    limiter: Limiter | None = None
 
     @field_validator("processors")
     @classmethod
@@ -130,7 +142,19 @@ class Queue(Section):
             web = urlsplit(path) if path.startswith(("http://", "https://")) else None
             if not (path == EXTERNAL or (web and web.hostname) or PROCESSOR_PATH.fullmatch(path)):
                 raise ValueError(f"{name}: {path!r} is no processor; write package.module:Name, an http(s):// URL, or {EXTERNAL}")
+        foreign = [name for name, path in value.items() if path == EXTERNAL]
+        own = [name for name, path in value.items() if path != EXTERNAL]
+        if foreign and own:
+            raise ValueError(
+                f"{foreign[0]!r} is {EXTERNAL} and {own[0]!r} is not: BullMQ fetches by queue, so each worker would be given the other's jobs; "
+                f"put the {EXTERNAL} jobs on a queue of their own, or map {own[0]!r} to {EXTERNAL} too"
+            )
         return value
+
+    @property
+    def external(self) -> bool:
+        """Whether foreign BullMQ workers do all jobs of this queue: then ours never fetch from it."""
+        return EXTERNAL in self.processors.values()
 
 
 class Uploads(Section):

@@ -3,8 +3,11 @@
 import logging
 import sys
 import warnings
-from typing import Literal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
+import orjson
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
@@ -22,10 +25,27 @@ class _Malformed(logging.Filter):
 
 
 _malformed = _Malformed()
+_json = False
+
+
+def info_many(event: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Log one event of many jobs: as `log.info(event, **row)` for each, but in one write (a line alone costs more than a small job)."""
+    if not rows:
+        return
+    if not _json:
+        log = structlog.get_logger()
+        for row in rows:
+            log.info(event, **row)
+        return
+    more = {**structlog.contextvars.get_contextvars(), "event": event, "level": "info", "time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    sys.stderr.write(b"".join(orjson.dumps(row | more, option=orjson.OPT_APPEND_NEWLINE) for row in rows).decode())
+    sys.stderr.flush()
 
 
 def configure(format: Literal["json", "console"], *, level: int = logging.INFO) -> None:
     """Send structlog's events, and the warnings of libraries, to standard error."""
+    global _json
+    _json = format == "json" and level <= logging.INFO
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from functools import cached_property
 from typing import Any
 
+import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pipeline.jobs import calls, events
@@ -15,6 +17,7 @@ from pipeline.store.scripts import composed, lua, pack, pack_call
 LOCK_LOST = "its lock was lost"
 SHUTTING_DOWN = "the worker is shutting down"
 PROGRESS = composed(lua("pipeline.jobs", "progress.lua"), "updateProgress")
+log = structlog.get_logger(__name__)
 PROGRESS_EVERY = 0.25
 """Seconds between two reports of one job: a processor may report each line of a file, the store need not hear of it."""
 
@@ -22,16 +25,21 @@ PROGRESS_EVERY = 0.25
 class JobContext:
     """The `Context` of one attempt."""
 
-    def __init__(self, redis: Store, keys: QueueKeys, log_key: str, job: Job, log: FilteringBoundLogger) -> None:
+    def __init__(self, redis: Store, keys: QueueKeys, log_key: str, job: Job, processor: str | None) -> None:
         self._redis = redis
         self._keys = keys
         self._log_key = log_key
         self._job = job
         self._reported = 0.0
         self._last: int | None = None
-        self.log = log
+        self._processor = processor
         self.stop_reason: str | None = None
         """Why the job should stop, once it should."""
+
+    @cached_property
+    def log(self) -> FilteringBoundLogger:
+        bound: FilteringBoundLogger = log.bind(**where(self._job, self._processor))
+        return bound
 
     @property
     def idempotency_key(self) -> str:
@@ -90,3 +98,11 @@ def stop(context: JobContext, task: "asyncio.Task[Any]", reason: str) -> None:
     if context.stop_reason is None:
         context.stop_reason = reason
         task.cancel(reason)
+
+
+def where(job: Job, processor: str | None) -> dict[str, Any]:
+    """What log lines about a job carry."""
+    named: dict[str, Any] = {"queue": job.queue, "jobId": job.id}
+    if job.origin:
+        named |= {"runId": job.origin.run, "step": job.origin.step}
+    return named | {"processor": processor}

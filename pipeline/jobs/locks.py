@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -16,24 +15,20 @@ RETRY_SECONDS = 0.5
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Held:
-    job_id: str
-    stop: Callable[[str], None]
-
-
 class Locks:
     """Renews every held lock in one script per interval, and tells a job to stop when it lost its lock or its run ended."""
 
-    def __init__(self, redis: Store, keys: QueueKeys, *, duration_ms: int) -> None:
+    def __init__(self, redis: Store, keys: QueueKeys, *, duration_ms: int, stop: Callable[[str, str], None]) -> None:
+        """`stop(token, reason)` is called for an attempt that should not go on."""
         self._redis = redis
         self._keys = keys
         self._duration_ms = duration_ms
-        self._held: dict[str, _Held] = {}
-        """By token: after a lock ran out, one job may be in two slots of this worker."""
+        self._stop = stop
+        self._held: dict[str, str] = {}
+        """Job ids by token: after a lock ran out, one job may be in two slots of this worker."""
 
-    def hold(self, job_id: str, token: str, stop: Callable[[str], None]) -> None:
-        self._held[token] = _Held(job_id, stop)
+    def hold(self, job_id: str, token: str) -> None:
+        self._held[token] = job_id
 
     def release(self, token: str) -> None:
         self._held.pop(token, None)
@@ -43,15 +38,16 @@ class Locks:
         held = dict(self._held)
         if not held:
             return
-        pairs = [part for token, lock in held.items() for part in (lock.job_id, token)]
+        pairs = [part for token, job_id in held.items() for part in (job_id, token)]
         lost, stopped = await RENEW(self._redis, self._keys.keys("stalled", "active"), [self._keys.base, self._duration_ms, *pairs])
         for token in lost:
-            job_id = held[token].job_id
-            log.warning("lock lost", queue=self._keys.queue, jobId=job_id, hint="another worker has the job; what this one does with it is dropped")
-            held[token].stop(LOCK_LOST)
+            log.warning(
+                "lock lost", queue=self._keys.queue, jobId=held[token], hint="another worker has the job; what this one does with it is dropped"
+            )
+            self._stop(token, LOCK_LOST)
         for token in stopped:
-            reason = await self._redis.hget(self._keys.key(held[token].job_id), "defa")
-            held[token].stop(str(reason or "cancelled"))
+            reason = await self._redis.hget(self._keys.key(held[token]), "defa")
+            self._stop(token, str(reason or "cancelled"))
 
     async def run(self) -> None:
         """Renew three times per lock duration, so that two renewals may fail before a lock runs out."""

@@ -43,8 +43,9 @@ class Job:
 class Context(Protocol):
     """What a processor may ask of the worker that runs it."""
 
-    log: FilteringBoundLogger
-    """Bound to queue, jobId, runId and processor."""
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """Bound to queue, jobId, runId and processor."""
 
     @property
     def idempotency_key(self) -> str:

@@ -1,34 +1,35 @@
-"""The worker of one queue: fetch a job, run it, end it and fetch the next in one script; drain on request."""
+"""The worker of one queue: keeps its slots filled, trades ended jobs for new ones, drains on request."""
 
 import asyncio
 import contextlib
-import random
 import uuid
+from collections import deque
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import structlog
 
 from pipeline.config import Queue
 from pipeline.errors import PermanentFailure
-from pipeline.jobs import calls, events, stalled
+from pipeline.jobs import stalled
 from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, Waiting, read_job
 from pipeline.jobs.calls import QueueKeys, now_ms
-from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop
-from pipeline.jobs.ending import ending
-from pipeline.jobs.fetched import Fetched, Idle, parse_fetch
+from pipeline.jobs.closing import Closer, refused
+from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop, where
+from pipeline.jobs.fetched import IDLE_SECONDS, Fetched
 from pipeline.jobs.locks import Locks
 from pipeline.jobs.model import Job
+from pipeline.jobs.trade import NOT_PLAIN, TRADE, Desk, Ended, Traded, ended, parse
+from pipeline.logs import info_many
 from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.memory import PAUSE_FETCHING, Memory
-from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
 
-FINISH = composed(lua("pipeline.jobs", "finish.lua"), "moveToFinished", "moveToDelayed", "retryJob", "moveToActive")
-HOLD = composed(lua("pipeline.jobs", "hold.lua"), "moveToDelayed")
-FETCH = Script(stock("moveToActive"))
-RELEASE = Script(stock("moveJobFromActiveToWait"))
 LOCK_MS = 10_000
-NOT_OURS = {-1: "the job is gone", -2: "its lock is gone", -3: "it is not active", -6: "another worker has its lock"}
-WAITS_FOR_CHILDREN = {-4: "it has pending children", -9: "it has failed children"}
+FLIGHTS = 2
+"""Exchanges under way at once: while the store does one, the jobs of the other run."""
+LARGEST_TRADE = 64
+"""Jobs; a script holds up everybody else's commands for as long as it takes."""
+LONGEST_PAUSE = 2.0
 log = structlog.get_logger(__name__)
 
 
@@ -42,258 +43,291 @@ class Runs(Protocol):
 class Worker:
     """Runs the jobs of one queue, `settings.concurrency` at a time, until `stop`."""
 
-    def __init__(
-        self, redis: Store, blocking: Store, keys: QueueKeys, settings: Queue, runner: Runs, *, log_key: str, name: str, lock_ms: int = LOCK_MS
-    ) -> None:
-        """`blocking` is a client of its own for the wait for markers, which would hold up other commands."""
+    def __init__(self, redis: Store, keys: QueueKeys, settings: Queue, runner: Runs, *, log_key: str, name: str, lock_ms: int = LOCK_MS) -> None:
         self._redis = redis
-        self._blocking = blocking
         self._keys = keys
         self._settings = settings
         self._runner = runner
         self._log_key = log_key
-        self._name = name
-        self._lock_ms = lock_ms
-        self._locks = Locks(redis, keys, duration_ms=lock_ms)
+        self._desk = Desk(keys, settings, log_key=log_key, lock_ms=lock_ms, worker=name)
+        self._closer = Closer(redis, keys, settings, log_key=log_key, lock_ms=lock_ms)
+        self._locks = Locks(redis, keys, duration_ms=lock_ms, stop=self._told_to_stop)
         self._memory = Memory(redis)
-        self._free = asyncio.Semaphore(settings.concurrency)
-        self._active: dict[str, tuple[JobContext, asyncio.Task[Outcome]]] = {}
-        self._slots: set[asyncio.Task[None]] = set()
+        # So that one exchange can be under way while the jobs of another run.
+        self._trade_size = min(-(-settings.concurrency // FLIGHTS), LARGEST_TRADE)
+        self._id = uuid.uuid4().hex
+        self._trades = 0
+        self._flights = 0
+        self._free = settings.concurrency
+        """Slots that have no job and for which none was asked."""
+        self._ended: deque[Ended] = deque()
+        """Completed jobs; each keeps its slot until the store knows."""
+        self._attempts = 0
+        self._running: dict[str, tuple[JobContext, asyncio.Task[None]]] = {}
+        """By token, the attempts whose processor is at work."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dry = False
+        """The last answer was that there is no job; a marker or a timer says when to ask again."""
+        self._closed = False
+        """Not even a marker opens the queue: it is rate-limited, or the store is away or full."""
+        self._watching = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._kicked = False
         self._stopping = False
-        self._fetcher: asyncio.Task[None] | None = None
-        self._fetching: asyncio.Task[Fetched | Idle] | None = None
+        self._hand_back = False
+        self._over = asyncio.Event()
 
     async def run(self) -> None:
         """Work until `stop` was called and the last job is out."""
-        self._fetcher = asyncio.create_task(self._fetch_loop(), name=f"fetch {self._keys.queue}")
+        self._loop = asyncio.get_running_loop()
+        self._watcher = self._loop.create_task(self._watch_markers(), name=f"markers {self._keys.queue}")
         upkeep = [asyncio.create_task(self._locks.run()), asyncio.create_task(stalled.run(self._redis, self._keys))]
+        self._kick()
         try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._fetcher
-            while self._slots:
-                await asyncio.wait(self._slots)
+            await self._over.wait()
         finally:
-            for task in upkeep:
+            if self._timer:
+                self._timer.cancel()
+            tasks = [self._watcher, *upkeep, *self._tasks]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*upkeep, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, seconds: float) -> None:
         """Fetch no more, let running jobs end within `seconds`, then hand back those that did not."""
         self._stopping = True
-        if self._fetcher and not self._fetcher.done():
-            self._fetcher.cancel()
-            await asyncio.wait([self._fetcher])
-        if self._fetching:
-            # It was shielded: a job that came while the worker was told to stop is locked already, so it is run.
-            with contextlib.suppress(*STORE_ERRORS):
-                found = await self._fetching
-                if isinstance(found, Fetched):
-                    self._start(found)
+        self._watcher.cancel()
+        await asyncio.wait([self._watcher])
         with contextlib.suppress(*STORE_ERRORS):
             # The cancelled wait may have taken the marker that tells of a job: put one there for whoever waits next.
             await self._redis.zadd(self._keys.key("marker"), {"0": 0})
-        if self._slots:
-            await asyncio.wait(self._slots, timeout=seconds)
-        for context, task in self._active.values():
+        self._kick()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+        self._hand_back = True
+        for context, task in [*self._running.values()]:
             stop(context, task, SHUTTING_DOWN)
 
-    # --- fetching ----------------------------------------------------------------------------------------------------
+    # --- trading -----------------------------------------------------------------------------------------------------
 
-    async def _fetch_loop(self) -> None:
-        pause = 0.1
+    def _kick(self) -> None:
+        """Start the exchanges that are due, once this tick's jobs have ended."""
+        if not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self._start_trades)
+
+    def _start_trades(self) -> None:
+        self._kicked = False
+        while self._flights < FLIGHTS:
+            ends = self._next_ends()
+            room = 0 if self._stopping or self._closed else min(self._free + len(ends), LARGEST_TRADE)
+            want = room if ends or not self._dry else 0
+            if not ends and not want:
+                break
+            self._free -= max(want - len(ends), 0)
+            self._flights += 1
+            self._spawn(self._trade(ends, want))
+        if self._stopping and not (self._flights or self._attempts or self._ended):
+            self._over.set()
+
+    def _next_ends(self) -> list[Ended]:
+        """A trade's worth of ended jobs, all of one retention."""
+        ends: list[Ended] = []
+        while self._ended and len(ends) < self._trade_size and (not ends or self._ended[0].keep == ends[0].keep):
+            ends.append(self._ended.popleft())
+        return ends
+
+    async def _trade(self, ends: list[Ended], want: int) -> None:
+        slots = max(len(ends), want)
+        try:
+            if want and await self._store_is_full():
+                want = 0
+            traded = await self._exchange(ends, want) if ends or want else None
+            if traded is None:
+                return
+            for fetched in traded.jobs:
+                slots -= 1
+                self._start(self._attempt(fetched))
+            slots -= self._settle(ends, traded.answers)
+            if traded.error:
+                log.error("error in fetching jobs", queue=self._keys.queue, error=traded.error)
+                self._close(1.0)
+            elif want:
+                self._dry = len(traded.jobs) < want
+                if self._dry:
+                    self._wait_for_jobs(traded)
+        except Exception:
+            # The jobs keep their locks until these run out and are then put back as stalled.
+            log.exception("exchange with the queue failed", queue=self._keys.queue)
+            for end in ends:
+                self._locks.release(end.fetched.token)
+            self._close(1.0)
+        finally:
+            self._flights -= 1
+            self._free += slots
+            self._kick()
+
+    async def _exchange(self, ends: list[Ended], want: int) -> Traded | None:
+        """The store's answer, however long it is away; None where there was nothing to lose in giving up."""
+        self._trades += 1
+        token = f"{self._id}:{self._trades}"
+        pause, again = 0.1, False
         while True:
-            await self._free.acquire()
-            held = True
             try:
-                if await self._memory.share() >= PAUSE_FETCHING:
-                    log.warning("store nearly full: fetching paused", queue=self._keys.queue)
-                    found: Fetched | Idle = Idle(1.0, limited=True)
-                else:
-                    self._fetching = asyncio.create_task(self._fetch())
-                    found = await asyncio.shield(self._fetching)
-                    self._fetching = None
-                if isinstance(found, Fetched):
-                    self._start(found)
-                    held = False
-                pause = 0.1
+                return parse(await TRADE(self._redis, *self._desk.call(ends, want=want, token=token, again=again)), token)
             except STORE_ERRORS as error:
-                log.warning("store away", queue=self._keys.queue, error=str(error), retry_in=pause)
-                found = Idle(pause, limited=True)
-                pause = min(pause * 2, 2.0)
-            finally:
-                if held:
-                    self._free.release()
-            if isinstance(found, Idle):
-                await self._wait(found)
+                log.warning("store away", queue=self._keys.queue, outcomes_kept=len(ends), error=str(error), retry_in=pause)
+            again = True
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _fetch(self) -> Fetched | Idle:
-        call, token = self._next()
-        return parse_fetch(await FETCH(self._redis, *call), token, now_ms())
+    def _settle(self, ends: list[Ended], answers: list[Any]) -> int:
+        """Note what became of completed jobs; returns how many still hold their slots."""
+        completed: list[dict[str, Any]] = []
+        held, now = 0, now_ms()
+        for end, answer in zip(ends, answers, strict=True):
+            job, named = end.job, where(end.job, self._runner.name_of(end.job.name))
+            if isinstance(answer, str):
+                # Alone, it is tried again until it works: an error of the store is no reason to run the job twice.
+                log.error("job not completed; it is tried alone", **named, error=answer)
+                self._start(self._complete_alone(end))
+                held += 1
+                continue
+            self._locks.release(end.fetched.token)
+            if answer == 0:
+                completed.append({**named, "ms": now - end.started, "attempt": job.attempt})
+            else:
+                refused(log.bind(**named), answer)
+        info_many("job completed", completed)
+        return held
 
-    def _next(self) -> tuple[Call, str]:
-        token = uuid.uuid4().hex
-        return calls.move_to_active(self._keys, token=token, lock_ms=self._lock_ms, worker=self._name), token
+    async def _store_is_full(self) -> bool:
+        try:
+            if await self._memory.share() < PAUSE_FETCHING:
+                return False
+            log.warning("store nearly full: fetching paused", queue=self._keys.queue)
+        except STORE_ERRORS as error:
+            log.warning("store away", queue=self._keys.queue, error=str(error))
+        self._close(1.0)
+        return True
 
-    async def _wait(self, idle: Idle) -> None:
-        if idle.limited:
-            await asyncio.sleep(idle.seconds)
-            return
-        with contextlib.suppress(*STORE_ERRORS):
-            # 0 would block for ever.
-            await self._blocking.bzpopmin(self._keys.key("marker"), max(idle.seconds, 0.001))
+    # --- waiting for jobs --------------------------------------------------------------------------------------------
+
+    def _wait_for_jobs(self, traded: Traded) -> None:
+        if traded.idle.limited:
+            self._close(traded.idle.seconds)
+        else:
+            self._watching.set()
+            # A timer of ours is exact; the store ends a blocking command late by up to 100 ms.
+            self._set_timer(traded.idle.seconds)
+
+    def _close(self, seconds: float) -> None:
+        self._closed = True
+        self._set_timer(seconds)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._open)
+
+    def _open(self) -> None:
+        self._timer = None
+        self._closed = self._dry = False
+        self._kick()
+
+    async def _watch_markers(self) -> None:
+        """While there is no job, wait for the marker that a new one leaves."""
+        while True:
+            await self._watching.wait()
+            try:
+                found = await self._redis.bzpopmin(self._keys.key("marker"), IDLE_SECONDS)
+            except STORE_ERRORS:
+                await asyncio.sleep(LONGEST_PAUSE / 2)
+                continue
+            if not self._dry:
+                self._watching.clear()
+            elif found:
+                self._watching.clear()
+                self._dry = False
+                self._kick()
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def _start(self, fetched: Fetched) -> None:
-        slot = asyncio.create_task(self._slot(fetched), name=f"slot {self._keys.queue}")
-        self._slots.add(slot)
-        slot.add_done_callback(self._slots.discard)
+    def _start(self, attempt: Coroutine[Any, Any, None]) -> None:
+        self._attempts += 1
+        self._spawn(attempt)
 
-    async def _slot(self, fetched: Fetched | None) -> None:
-        """Run one job after another, as long as ending one brings the next."""
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, fetched: Fetched) -> None:
+        """From a locked job to its end; one that is plainly completed keeps its slot until the next exchange has recorded it."""
+        left = False
         try:
-            while fetched:
-                fetched = await self._process(fetched)
+            left = await self._process(fetched)
         except Exception:
             # The job keeps its lock until it runs out and is then put back as stalled.
-            log.exception("worker slot failed", queue=self._keys.queue, jobId=fetched.job_id if fetched else None)
-        finally:
-            self._free.release()
+            log.exception("worker slot failed", queue=self._keys.queue, jobId=fetched.job_id)
+        self._over_with(fetched, keeps_slot=left)
 
-    async def _process(self, fetched: Fetched) -> Fetched | None:
+    async def _complete_alone(self, end: Ended) -> None:
+        await self._closer.end(end.fetched, end.job, Completed(result=end.result), end.started, self._bound(end.job))
+        self._over_with(end.fetched, keeps_slot=False)
+
+    def _over_with(self, fetched: Fetched, *, keeps_slot: bool) -> None:
+        self._attempts -= 1
+        if not keeps_slot:
+            self._locks.release(fetched.token)
+            self._free += 1
+        self._kick()
+
+    async def _process(self, fetched: Fetched) -> bool:
+        """Whether the job left with the ended ones."""
         started = now_ms()
+        deferred = fetched.fields.get("defa")
+        spoilt = Failed(reason=deferred, stack="", permanent=True) if deferred else None
         try:
             job = read_job(self._keys.queue, fetched.job_id, fetched.fields)
         except PermanentFailure as failure:
             job = Job(id=fetched.job_id, queue=self._keys.queue, name=fetched.fields.get("name", ""), data=None, attempt=1, attempts=1, timestamp=0)
-            unreadable: Outcome | None = Failed(reason=failure.message, stack="", permanent=True)
-        else:
-            deferred = fetched.fields.get("defa")
-            unreadable = Failed(reason=deferred, stack="", permanent=True) if deferred else None
-        bound = log.bind(**_where(job), processor=self._runner.name_of(job.name))
-        context = JobContext(self._redis, self._keys, self._log_key, job, bound)
-        self._locks_held(fetched, job, context)
-        try:
-            outcome = unreadable or await self._attempt(fetched, job, context)
-            while isinstance(outcome, Waiting):
-                if await self._hold(fetched, job, outcome, bound):
-                    return None
-                # The callback was quicker than we: the processor finds its answer.
-                outcome = await self._attempt(fetched, job, context)
-            return await self._end(fetched, job, outcome, started, bound)
-        finally:
-            self._locks.release(fetched.token)
-
-    def _locks_held(self, fetched: Fetched, job: Job, context: JobContext) -> None:
-        def told_to_stop(reason: str) -> None:
-            running = self._active.get(fetched.token)
-            if running:
-                stop(context, running[1], reason)
-
-        self._locks.hold(job.id, fetched.token, told_to_stop)
-
-    async def _attempt(self, fetched: Fetched, job: Job, context: JobContext) -> Outcome:
-        task = asyncio.create_task(self._runner.run(job, context))
-        self._active[fetched.token] = (context, task)
-        try:
-            await asyncio.wait([task])
-            # Cancelled before its first step: nothing ran.
-            return Interrupted() if task.cancelled() else task.result()
-        finally:
-            del self._active[fetched.token]
-
-    # --- ending ------------------------------------------------------------------------------------------------------
-
-    async def _hold(self, fetched: Fetched, job: Job, waiting: Waiting, bound: Any) -> bool:
-        """Give up the slot until the callback; False if its answer is already there."""
-        now = now_ms()
-        delay = max(waiting.deadline - now, 1)
-        call = calls.move_to_delayed(self._keys, job_id=job.id, token=fetched.token, delay_ms=delay, fields={}, skip_attempt=True, now=now)
-        event = events.step_waiting(job, waiting.deadline, now=now)
-        keys = [waiting.record, self._log_key, *self._keys.keys("active", f"{job.id}:lock")]
-        args = [pack(pack_call(call)), pack(event.fields() if event else []), job.id, fetched.token, self._lock_ms]
-        answered, code = await self._until_answered(job, HOLD, keys, args)
-        if answered:
-            return False
-        if int(code) < 0:
-            bound.warning("outcome dropped", reason=NOT_OURS.get(int(code), "the job cannot be held"), code=int(code))
-        else:
-            bound.info("job waits for its callback", seconds=round(delay / 1000))
-        return True
-
-    async def _end(self, fetched: Fetched, job: Job, outcome: Completed | Failed | Dropped | Interrupted, started: int, bound: Any) -> Fetched | None:
+            spoilt = Failed(reason=failure.message, stack="", permanent=True)
+        context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
+        self._locks.hold(job.id, fetched.token)
+        outcome = spoilt or await self._outcome(fetched, job, context)
+        while isinstance(outcome, Waiting):
+            if await self._closer.hold(fetched, job, outcome, context.log):
+                return False
+            # The callback was quicker than we: the processor finds its answer.
+            outcome = await self._outcome(fetched, job, context)
         match outcome:
             case Dropped():
-                bound.warning("outcome dropped", reason="the lock was lost")
-                return None
+                context.log.warning("outcome dropped", reason="the lock was lost")
             case Interrupted():
-                code = await self._until_answered(job, RELEASE, *calls.release(self._keys, job_id=job.id, token=fetched.token))
-                bound.info("job handed back", code=code)
-                return None
-        end = ending(
-            self._keys,
-            self._settings,
-            job,
-            outcome,
-            token=fetched.token,
-            stacks=fetched.fields.get("stacktrace"),
-            started=started,
-            now=now_ms(),
-            random=random.random(),
-        )
-        next_call, token = self._next() if await self._wants_more() else (None, "")
-        event = end.event.fields() if end.event else []
-        keys = [self._log_key, *self._keys.keys("active", f"{job.id}:lock")]
-        args = [
-            end.kind,
-            pack(pack_call(end.call)),
-            pack(event),
-            pack(pack_call(next_call) if next_call else []),
-            job.id,
-            fetched.token,
-            self._lock_ms,
-        ]
-        code, found, error = await self._until_answered(job, FINISH, keys, args)
-        self._report(bound, job, outcome, end.kind, int(code), now_ms() - started)
-        if error:
-            log.error("error after the end of a job", queue=self._keys.queue, error=error)
-        next_job = parse_fetch(found, token, now_ms()) if found else None
-        return next_job if isinstance(next_job, Fetched) else None
+                code = await self._closer.release(fetched, job)
+                context.log.info("job handed back", code=code)
+            case Completed() if NOT_PLAIN.isdisjoint(fetched.fields):
+                self._ended.append(ended(self._settings, fetched, job, outcome, started))
+                return True
+            case _:
+                await self._closer.end(fetched, job, outcome, started, context.log)
+        return False
 
-    async def _wants_more(self) -> bool:
-        """Whether the next job may come with the end of this one."""
+    async def _outcome(self, fetched: Fetched, job: Job, context: JobContext) -> Outcome:
+        if self._hand_back:
+            return Interrupted()
+        task = asyncio.current_task()
+        assert task, "an attempt is a task"
+        self._running[fetched.token] = (context, task)
         try:
-            return await self._memory.share() < PAUSE_FETCHING and not self._stopping
-        except STORE_ERRORS:
-            return False
+            return await self._runner.run(job, context)
+        finally:
+            del self._running[fetched.token]
 
-    async def _until_answered(self, job: Job, script: Script, keys: list[str], args: list[Any]) -> Any:
-        """The script's answer, however long the store is away. Repeating it is safe: what was applied before is refused the second time."""
-        pause = 0.1
-        while True:
-            try:
-                return await script(self._redis, keys, args)
-            except STORE_ERRORS as error:
-                log.warning("store away: outcome kept", queue=job.queue, jobId=job.id, error=str(error), retry_in=pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+    def _told_to_stop(self, token: str, reason: str) -> None:
+        if running := self._running.get(token):
+            stop(*running, reason)
 
-    def _report(self, bound: Any, job: Job, outcome: Completed | Failed, kind: str, code: int, ms: int) -> None:
-        if code in NOT_OURS:
-            # Also what a repeated call answers when the first one was applied and its reply lost.
-            bound.warning("outcome dropped", reason=NOT_OURS[code], code=code)
-        elif code in WAITS_FOR_CHILDREN:
-            bound.error("job not finished", reason=WAITS_FOR_CHILDREN[code], code=code)
-        elif code < 0:
-            bound.error("job not finished", code=code)
-        elif isinstance(outcome, Completed):
-            bound.info("job completed", ms=ms, attempt=job.attempt)
-        elif kind == "finish":
-            bound.error("job failed", ms=ms, attempt=job.attempt, reason=outcome.reason)
-        else:
-            bound.warning("attempt failed", ms=ms, attempt=job.attempt, attempts=job.attempts, reason=outcome.reason)
-
-
-def _where(job: Job) -> dict[str, Any]:
-    where: dict[str, Any] = {"queue": job.queue, "jobId": job.id}
-    return where | {"runId": job.origin.run, "step": job.origin.step} if job.origin else where
+    def _bound(self, job: Job) -> Any:
+        return log.bind(**where(job, self._runner.name_of(job.name)))

@@ -10,10 +10,11 @@ from pipeline.jobs import calls
 from pipeline.jobs.attempt import read_job
 from pipeline.jobs.callbacks import Callbacks, Links, callback_id
 from pipeline.jobs.calls import now_ms
+from pipeline.jobs.closing import HOLD
 from pipeline.jobs.model import Job
 from pipeline.jobs.queues import Queues
-from pipeline.jobs.worker import FETCH, HOLD
 from pipeline.store.scripts import Script, pack, pack_call, stock
+from tests.support.jobs import FETCH
 
 QUEUE = "document-processing"
 CONFIG = Config()

@@ -10,11 +10,12 @@ from redis.exceptions import ResponseError
 from pipeline.config import Config
 from pipeline.jobs import calls, events
 from pipeline.jobs.attempt import Completed, Failed, read_job
+from pipeline.jobs.closing import FINISH
 from pipeline.jobs.ending import ending
 from pipeline.jobs.queues import Queues
-from pipeline.jobs.worker import FETCH, FINISH
 from pipeline.store.log import Log
 from pipeline.store.scripts import bullmq_version, digest, pack, pack_call
+from tests.support.jobs import FETCH
 
 QUEUE = "document-processing"
 CONFIG = Config()
@@ -49,7 +50,7 @@ async def active_job(redis: Redis, **data: Any) -> tuple[str, dict[str, str]]:
     return reply[1], dict(zip(reply[0][::2], reply[0][1::2], strict=True))
 
 
-async def finish(redis: Redis, job_id: str, fields: dict[str, str], *, token: str = TOKEN, outcome: Any = None, fetch: Any = None) -> list[Any]:
+async def finish(redis: Redis, job_id: str, fields: dict[str, str], *, token: str = TOKEN, outcome: Any = None) -> list[Any]:
     job = read_job(QUEUE, job_id, fields)
     end = ending(
         KEYS,
@@ -63,13 +64,13 @@ async def finish(redis: Redis, job_id: str, fields: dict[str, str], *, token: st
         random=0.0,
     )
     event = end.event.fields() if end.event else []
-    args = [end.kind, pack(pack_call(end.call)), pack(event), pack(pack_call(fetch) if fetch else []), job_id, token, 10_000]
+    args = [end.kind, pack(pack_call(end.call)), pack(event), job_id, token, 10_000]
     return list(await FINISH(redis, ["hookline:log", *KEYS.keys("active", f"{job_id}:lock")], args))
 
 
 async def test_a_finish_appends_one_event_with_all_that_its_consumers_need(redis: Redis) -> None:
     job_id, fields = await active_job(redis)
-    assert await finish(redis, job_id, fields) == [0, None, None]
+    assert await finish(redis, job_id, fields) == [0, None]
     (event,) = await Log(redis, "hookline:log").after("", limit=10)
     assert (event.type, event.data["queue"], event.data["job"], event.data["jobId"]) == ("job.completed", QUEUE, "process-document", job_id)
     assert (event.data["documentId"], event.data["userId"], event.data["attempts"], event.data["result"]) == ("d", "u", 1, {"ok": True})
@@ -143,19 +144,10 @@ async def test_a_retry_appends_no_event_and_the_last_attempt_appends_job_failed(
     assert await redis.hget(KEYS.key(job_id), "failedReason") == "no luck"
 
 
-async def test_a_fetch_that_raises_leaves_the_finish_and_its_event(redis: Redis) -> None:
-    job_id, fields = await active_job(redis)
-    await redis.set(KEYS.key("delayed"), "not a sorted set")
-    code, found, error = await finish(redis, job_id, fields, fetch=calls.move_to_active(KEYS, token="n", lock_ms=10_000, worker="w"))
-    assert (code, found) == (0, None)
-    assert "WRONGTYPE" in error
-    assert await redis.xlen("hookline:log") == 1
-
-
 async def test_a_script_that_raises_after_the_job_left_active_still_tells_of_its_end(redis: Redis) -> None:
     job_id, fields = await active_job(redis)
     await redis.set(KEYS.key("prioritized"), "not a sorted set")
-    code, _, error = await finish(redis, job_id, fields)
+    code, error = await finish(redis, job_id, fields)
     assert code == 0
     assert "WRONGTYPE" in error
     assert await redis.xlen("hookline:log") == 1

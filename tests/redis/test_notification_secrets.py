@@ -61,7 +61,7 @@ async def failed(valkey: Valkey, settings: Config) -> tuple[list[Any], Any]:
     bench = Bench(valkey.socket_url, settings)
     runner = Runner({"send-notification": resolve(PATH, settings)}, {}, concurrency=1)
     keys = bench.queues.keys("notifications")
-    worker = Worker(bench.redis, bench.blocking, keys, settings.queues["notifications"], runner, log_key=LOG, name="w", lock_ms=10_000)
+    worker = Worker(bench.redis, keys, settings.queues["notifications"], runner, log_key=LOG, name="w", lock_ms=10_000)
     data = {"userId": "u", "type": "push", "subject": "s", "message": "m"}
     job_id = (await bench.queues.add("notifications", "send-notification", data)).job_id
     task = asyncio.create_task(worker.run())

@@ -17,11 +17,12 @@ from pipeline.jobs.model import Context, Job, Origin
 from pipeline.jobs.queues import ENQUEUE, Queues
 from pipeline.jobs.registry import Processor
 from pipeline.jobs.runner import Runner
-from pipeline.jobs.worker import FETCH, Worker
+from pipeline.jobs.worker import Worker
 from pipeline.store import connection
 from pipeline.store.log import Log
 from pipeline.store.scripts import Script, pack, pack_call, stock
 from tests.support.events import count, events_until
+from tests.support.jobs import FETCH
 from tests.support.valkey import Valkey
 
 QUEUE = "work"
@@ -47,7 +48,7 @@ class Bench:
     def worker(self, process: Callable[..., Any], *, kind: Any = "async", lock_ms: int = 10_000) -> Worker:
         processor = Processor(path="x:y", name="Doer", kind=kind, input=None, timeout=1000, memory=1 << 30, call=process)
         runner = Runner({"do": processor}, {}, concurrency=4)
-        return Worker(self.redis, self.blocking, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w", lock_ms=lock_ms)
+        return Worker(self.redis, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w", lock_ms=lock_ms)
 
     @contextlib.asynccontextmanager
     async def working(self, process: Callable[..., Any], **options: Any) -> AsyncIterator[Worker]:

@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 
 from pipeline.jobs import calls, stalled
 from pipeline.jobs.model import Context, Job
-from pipeline.jobs.worker import FETCH
 from pipeline.store import connection
 from tests.redis.test_worker import Bench, config
 from tests.support.events import count, events_until
+from tests.support.jobs import FETCH
 from tests.support.valkey import Valkey
 
 
@@ -112,22 +112,22 @@ async def test_a_job_that_comes_while_the_worker_is_told_to_stop_is_run_and_not_
         ran.append(job.id)
 
     worker = bench.worker(run)
-    fetch = worker._fetch
+    exchange = worker._exchange
     locked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slowly() -> Any:
-        found = await fetch()
-        locked.set()
-        await answer.wait()
-        return found
+    async def slowly(*what: Any) -> Any:
+        traded = await exchange(*what)
+        if traded.jobs:
+            locked.set()
+            await answer.wait()
+        return traded
 
-    monkeypatch.setattr(worker, "_fetch", slowly)
+    monkeypatch.setattr(worker, "_exchange", slowly)
     job_id = await bench.add()
     task = asyncio.create_task(worker.run())
     await locked.wait()
     stopping = asyncio.create_task(worker.stop(5))
-    assert worker._fetcher
-    await asyncio.wait([worker._fetcher])
+    await asyncio.wait([worker._watcher])
     answer.set()
     await stopping
     await task
@@ -141,7 +141,9 @@ async def test_no_job_is_fetched_from_a_nearly_full_store_not_even_by_a_busy_wor
 
     async def run(job: Job, context: Context) -> None:
         ran.append(job.id)
-        if len(ran) == 5:
+        if len(ran) != 5:
+            await full.wait()
+        else:
             await redis.config_set("maxmemory", int((await redis.info("memory"))["used_memory"] * 1.1))
             bench_worker._memory._asked = float("-inf")  # as if a second had passed
             full.set()
@@ -153,8 +155,8 @@ async def test_no_job_is_fetched_from_a_nearly_full_store_not_even_by_a_busy_wor
     try:
         await full.wait()
         async with asyncio.timeout(10):
-            while bench_worker._slots:
-                await asyncio.wait(bench_worker._slots)
+            while bench_worker._attempts or bench_worker._flights:
+                await bench.redis.ping()
         await bench_worker.stop(5)
         await task
         assert len(ran) < 30
