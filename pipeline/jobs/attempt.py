@@ -81,7 +81,7 @@ def read_job(queue: str, job_id: str, fields: Mapping[str, str]) -> Job:
 def origin_of(opts: dict[str, Any]) -> Origin | None:
     """The run's step that a job's options name, if they do."""
     mark = opts.get("hookline")
-    if not isinstance(mark, dict):
+    if not isinstance(mark, dict) or "run" not in mark:
         return None
     run, workflow, step, n = mark["run"], mark["workflow"], mark["step"], int(mark["n"])
     return Origin(run=run, workflow=workflow, step=step, n=n, user=mark.get("user"), document=mark.get("document"))

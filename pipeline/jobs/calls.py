@@ -9,6 +9,9 @@ import orjson
 
 from pipeline.store.scripts import Argument, Call
 
+KEPT = {"keep": True}
+"""In the options of an external queue's job that belongs to no run: once it has ended we keep or remove it, as `queues.<queue>.keep` says."""
+
 
 def now_ms() -> int:
     return round(time.time() * 1000)

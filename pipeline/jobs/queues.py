@@ -64,6 +64,15 @@ class Queues:
     def names(self) -> tuple[str, ...]:
         return tuple(self._config.queues)
 
+    @property
+    def external(self) -> tuple[str, ...]:
+        """The queues whose jobs foreign workers do."""
+        return tuple(name for name, settings in self._config.queues.items() if settings.external)
+
+    def settings(self, queue: str) -> Queue:
+        """Those of a queue that is not configured (any more) are the built-in ones."""
+        return self._config.queues.get(queue) or Queue()
+
     def keys(self, queue: str) -> QueueKeys:
         return QueueKeys(self._config.bullmq.prefix, queue)
 
@@ -83,7 +92,7 @@ class Queues:
         backoff: dict[str, Any] | None = None,
     ) -> Call:
         """addStandardJob with the queue's options: what the engine's scripts and `add` put into their transaction."""
-        settings = self._config.queues.get(queue) or Queue()
+        settings = self.settings(queue)
         opts: dict[str, Any] = {
             "attempts": attempts or settings.attempts,
             "backoff": backoff or {"type": settings.backoff.type, "delay": settings.backoff.delay},
@@ -92,6 +101,9 @@ class Queues:
         }
         if job_id:
             opts["jobId"] = job_id
+        if settings.external:
+            # Its end is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job, must not before.
+            opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
         if origin:
             opts["hookline"] = asdict(origin)
         return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)

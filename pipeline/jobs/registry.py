@@ -82,8 +82,6 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
 
     Raises ConfigError that says which part of the path was not found.
     """
-    if path == "external":
-        raise ConfigError("external workers are not supported yet; name a dotted path (package.module:Name) or a URL")
     if path.startswith(("http://", "https://")):
         return _pushed(path, config)
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
@@ -120,13 +118,16 @@ def resolve(path: str, config: Config, *, folder: Path | None = None) -> Process
 
 
 def resolve_all(config: Config, source: Source | None = None) -> dict[str, dict[str, Processor]]:
-    """Every queue's processors by job name. Raises one ConfigError with every path that leads nowhere, placed in `source`."""
+    """Every queue's processors by job name, none for an external one.
+
+    Raises one ConfigError with every path that leads nowhere, placed in `source`.
+    """
     source = source or Source(file="config.yaml", data=None)
     found: dict[str, dict[str, Processor]] = {}
     faults: list[Fault] = []
     for queue, settings in config.queues.items():
         found[queue] = {}
-        for name, path in settings.processors.items():
+        for name, path in ({} if settings.external else settings.processors).items():
             try:
                 found[queue][name] = resolve(path, config, folder=Path(config.folder))
             except ConfigError as error:

@@ -43,6 +43,18 @@ class Keys:
         """String: `{userId, filename, sha256, erasing?}` of an uploaded document, as JSON; documents stored by others have none."""
         return f"{self.prefix}:document:{document_id}"
 
+    def done(self, queue: str, job_id: str = "", attempts: str = "") -> str:
+        """String: the end of this attempt, by a foreign worker, is in the event log. Without job and attempts: how those of a queue begin."""
+        return f"{self.prefix}:done:{queue}:{job_id}:{attempts}" if job_id else f"{self.prefix}:done:{queue}:"
+
+    def bridge(self, queue: str) -> str:
+        """Hash of an external queue: `since` when it is followed, `stream` (position in its events), `completed` and `failed` (ms looked through)."""
+        return f"{self.prefix}:bridge:{queue}"
+
+    def kept(self, queue: str, state: str) -> str:
+        """List of the ended jobs of an external queue that belong to no run and are kept, newest first."""
+        return f"{self.prefix}:bridge:{queue}:kept:{state}"
+
     @property
     def webhooks(self) -> str:
         """Prefix handed to the `webhooks` package, which owns the keys below it."""

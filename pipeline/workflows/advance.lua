@@ -1,7 +1,7 @@
 -- Commit one transition of a run: all of it or none, and only if nobody else moved the run meanwhile.
 -- KEYS[1] run, KEYS[2] event log, KEYS[3] timeline, KEYS[4] timers
 -- ARGV[1] version read, ARGV[2] state, ARGV[3] msgpack: jobs, events, timeline, drop and add (index keys), timers, over (timer members),
---   cancel {job key, prefix, id, keys and args of removeJob, reason}; ARGV[4] score of the indexes
+--   cancel {job key, prefix, id, keys and args of removeJob, reason}, ended {keys and args of removeJob}; ARGV[4] score of the indexes
 -- ARGV[5] consumer group and ARGV[6] log entry to acknowledge, or ''
 -- Returns 1, or 0 if the version has moved.
 if redis.call('HGET', KEYS[1], 'v') ~= ARGV[1] then return 0 end
@@ -27,4 +27,5 @@ for _, index in ipairs(what.add) do redis.call('ZADD', index, ARGV[4], what.run)
 -- Last: a script that failed before this point has not moved the run, and is run again.
 redis.call('HSET', KEYS[1], 'state', ARGV[2], 'v', ARGV[1] + 1)
 if ARGV[6] ~= '' then redis.call('XACK', KEYS[2], ARGV[5], ARGV[6]) end
+for _, job in ipairs(what.ended) do removeJob(job[1], job[2]) end
 return 1

@@ -8,7 +8,7 @@ import structlog
 from pipeline.store.connection import STORE_ERRORS
 from pipeline.store.log import Event, Group
 from pipeline.workflows.model import Broken, JobEnded, JobHeld
-from pipeline.workflows.transitions import Entry, Transitions
+from pipeline.workflows.transitions import JOB_ENDS, Entry, Transitions
 
 GROUP = "engine"
 BATCH = 200
@@ -79,7 +79,7 @@ def outcome_of(event: Event) -> JobEnded | JobHeld | None:
     data = event.data
     if event.type == "workflow.step.waiting":
         return JobHeld(step=data["step"], n=data["n"])
-    if event.type not in ("job.completed", "job.failed") or "runId" not in data:
+    if event.type not in JOB_ENDS or "runId" not in data:
         return None
     return JobEnded(
         step=data["step"],

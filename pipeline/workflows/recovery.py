@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import orjson
 import structlog
 
 from pipeline.config import Retention
 from pipeline.errors import NotFound
+from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.calls import now_ms
+from pipeline.jobs.finished import finished
 from pipeline.jobs.queues import Queues
 from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.keys import Keys
@@ -37,12 +38,21 @@ class _Suspect:
 
 class Recovery:
     def __init__(
-        self, redis: Store, keys: Keys, event_log: Log, queues: Queues, definitions: Definitions, transitions: Transitions, retention: Retention
+        self,
+        redis: Store,
+        keys: Keys,
+        event_log: Log,
+        queues: Queues,
+        bridge: Bridge,
+        definitions: Definitions,
+        transitions: Transitions,
+        retention: Retention,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._log = event_log
         self._queues = queues
+        self._bridge = bridge
         self._definitions = definitions
         self._transitions = transitions
         self._retention = retention
@@ -101,23 +111,26 @@ class Recovery:
                 for step_id, step in run.steps.items()
                 if step.status.dispatched and step.job_id
             ]
-            keys = [await self._job_key(run, step_id) for run, step_id in waiting]
+            places = [(run, step_id, *place) for run, step_id in waiting if (place := await self._place(run, step_id))]
             async with self._redis.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.hmget(key, "timestamp", "finishedOn")
+                for _, _, queue, job_id in places:
+                    pipe.hmget(self._queues.keys(queue).key(job_id), "timestamp", "finishedOn")
                 found = await pipe.execute()
-            for (run, step_id), key, (timestamp, finished) in zip(waiting, keys, found, strict=True):
-                if key and (timestamp is None or finished is not None):
+            for (run, step_id, queue, job_id), (timestamp, finished_on) in zip(places, found, strict=True):
+                if finished_on is not None and queue in self._queues.external:
+                    # Whatever clock its worker has: the log is told at once, and if the run waits in spite of that it is a suspect like others.
+                    await self._bridge.tell(queue, [job_id])
+                if timestamp is None or finished_on is not None:
                     yield run, step_id
 
-    async def _job_key(self, run: Run, step_id: str) -> str:
-        """Empty for a run whose definition is gone: it cannot be moved."""
+    async def _place(self, run: Run, step_id: str) -> tuple[str, str] | None:
+        """Queue and id of a step's job; None for a run whose definition is gone: it cannot be moved."""
         try:
             definition = await self._definitions.pinned(run.digest)
         except NotFound as error:
             log.error("run cannot go on", runId=run.id, reason=error.message)
-            return ""
-        return self._queues.keys(definition.steps[step_id].queue).key(str(run.steps[step_id].job_id))
+            return None
+        return definition.steps[step_id].queue, str(run.steps[step_id].job_id)
 
     async def _resolve(self, suspect: _Suspect) -> None:
         loaded = await self._transitions.load(suspect.run_id)
@@ -127,11 +140,15 @@ class Recovery:
         step = run.steps[suspect.step]
         if not step.status.dispatched or step.n != suspect.n:
             return
-        fields = await self._redis.hgetall(await self._job_key(run, suspect.step))
-        outcome = _outcome(suspect, fields)
+        place = await self._place(run, suspect.step)
+        if not place:
+            return
+        queue, job_id = place
+        fields = await self._redis.hgetall(self._queues.keys(queue).key(job_id))
+        outcome = _outcome(suspect, queue, job_id, fields)
         if outcome:
             log.warning("job recovered", runId=run.id, step=suspect.step, jobId=step.job_id, how=type(outcome).__name__)
-            await self._transitions.apply(run.id, outcome)
+            await self._transitions.apply(run.id, outcome, job={"queue": queue, "jobId": job_id})
 
     # --- retention --------------------------------------------------------------------------------------------------
 
@@ -145,27 +162,19 @@ class Recovery:
             kept += len(ids) - len(over)
 
 
-def _outcome(suspect: _Suspect, fields: dict[str, str]) -> Outcome | None:
+def _outcome(suspect: _Suspect, queue: str, job_id: str, fields: dict[str, str]) -> Outcome | None:
     """What a job's hash says of a job that did not report: nothing there, or finished by a worker that is not ours."""
     if "timestamp" not in fields:
         return JobLost(step=suspect.step, n=suspect.n)
-    if "finishedOn" not in fields:
+    end = finished(queue, job_id, fields)
+    if end is None:
         return None
-    result, error = None, None
-    if "failedReason" in fields and "returnvalue" not in fields:
-        error = fields["failedReason"] or "failed"
-    else:
-        written = fields.get("returnvalue", "null")
-        try:
-            result = orjson.loads(written)
-        except orjson.JSONDecodeError:
-            error = f"its result is not JSON: {written[:100]!r}"
     return JobEnded(
         step=suspect.step,
         n=suspect.n,
-        result=result,
-        error=error,
-        attempts=int(fields.get("atm", 1)),
-        started_at=int(fields["processedOn"]) if "processedOn" in fields else None,
-        finished_at=int(fields["finishedOn"]),
+        result=end.result,
+        error=end.error,
+        attempts=end.job.attempt,
+        started_at=end.started_at,
+        finished_at=end.finished_at,
     )

@@ -25,7 +25,9 @@ from pipeline.workflows.model import Decision, Dispatch, Outcome, Run, Timer
 START = composed(lua("pipeline.workflows", "start.lua"), "addStandardJob")
 _DOCUMENT_ID = 128
 """Characters; an input's documentId that is longer cannot be a document's."""
+JOB_ENDS = ("job.completed", "job.failed")
 ADVANCE = composed(lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
+IGNORE = composed(lua("pipeline.workflows", "ignore.lua"), "removeJob")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,9 +92,11 @@ class Transitions:
         started, detail = await START(self._redis, keys, args)
         return Begun(job_id=str(detail), earlier=None) if started else Begun(job_id="", earlier=str(detail))
 
-    async def apply(self, run_id: str, outcome: Outcome, *, entry: Entry | None = None) -> Run | None:
+    async def apply(self, run_id: str, outcome: Outcome, *, entry: Entry | None = None, job: dict[str, Any] | None = None) -> Run | None:
         """Tell a run what happened to it and commit what follows; None if nothing does (then the entry is acknowledged alone).
 
+        The job that has ended (`queue` and `jobId` of the entry, or of `job` where there is none) is removed with that if its queue is
+        external: BullMQ was told to leave it to us.
         Raises what the machine raises, and NotFound if the run's definition is gone.
         """
         sent: Run | None = None
@@ -106,12 +110,15 @@ class Transitions:
                     return run
                 definition = await self._definitions.pinned(run.digest)
                 decision = machine.advance(definition, run, outcome, now_ms())
+            ended = self._ended(entry.event.data if entry and entry.event.type in JOB_ENDS else job or {})
             if decision is None:
-                if entry:
+                if entry and ended:
+                    await IGNORE(self._redis, [self._keys.log], [entry.group, entry.event.cursor, pack(pack_call(ended))])
+                elif entry:
                     await self._redis.xack(self._keys.log, entry.group, entry.event.cursor)
                 return None
             sent = decision.run
-            if await self._commit(run, version, decision, entry):
+            if await self._commit(run, version, decision, entry, ended):
                 return sent
 
     async def tell(self, run_id: str, event: Event, change: Callable[[Run], Run]) -> None:
@@ -121,7 +128,11 @@ class Transitions:
             if await self._commit(run, version, Decision(run=change(run)), Entry(group="", event=event)):
                 return
 
-    async def _commit(self, before: Run, version: str, decision: Decision, entry: Entry | None) -> bool:
+    def _ended(self, job: dict[str, Any]) -> Call | None:
+        queue = job.get("queue")
+        return calls.remove_job(self._queues.keys(queue), job_id=job["jobId"]) if queue in self._queues.external else None
+
+    async def _commit(self, before: Run, version: str, decision: Decision, entry: Entry | None, ended: Call | None = None) -> bool:
         run = decision.run
         old, new = self._indexes(before), self._indexes(run)
         told = [entry.event, *decision.events] if entry else decision.events
@@ -133,6 +144,7 @@ class Transitions:
             "timers": [[str(timer.due), _member(run.id, timer)] for timer in decision.timers],
             "over": [_member(run.id, timer) for timer in decision.timers_over],
             "cancel": [self._cancel(cancel.queue, cancel.job_id, cancel.reason) for cancel in decision.cancellations],
+            "ended": [pack_call(ended)] if ended else [],
             "drop": [key for key in old if key not in new],
             "add": [key for key in new if key not in old],
         }

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from pipeline.config import Config
 from pipeline.errors import Conflict, InvalidInput, NotFound, Unavailable
 from pipeline.jobs import calls
+from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
 from pipeline.store import connection
@@ -27,6 +28,7 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
+from tests.support.jobs import FETCH
 from tests.support.valkey import Valkey
 
 HOUR = 3_600_000
@@ -59,7 +61,8 @@ class House:
         self.definitions = Definitions(self.redis, self.keys, compile_all(config))
         self.transitions = Transitions(self.redis, self.keys, self.queues, self.definitions)
         self.runs = Runs(self.redis, self.keys, self.queues, self.definitions, self.transitions)
-        self.recovery = Recovery(self.redis, self.keys, self.log, self.queues, self.definitions, self.transitions, CONFIG.retention)
+        self.bridge = Bridge(self.redis, self.keys, self.queues)
+        self.recovery = Recovery(self.redis, self.keys, self.log, self.queues, self.bridge, self.definitions, self.transitions, CONFIG.retention)
         self.timers = Timers(self.redis, self.keys, self.transitions)
 
     def group(self, consumer: str) -> Group:
@@ -521,7 +524,6 @@ async def test_a_running_steps_progress_is_shown(house: House) -> None:
     assert shown
     assert shown["steps"]["one"]["status"] == "pending"
     keys = house.queues.keys("first")
-    from pipeline.jobs.worker import FETCH
 
     await FETCH(house.redis, *calls.move_to_active(keys, token="t", lock_ms=1000, worker="w"))
     await house.redis.hset(keys.key(f"{run_id}_one_1"), "progress", "40")

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from pipeline import configfile
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.jobs.registry import resolve_all
 
 ROOT = Path(__file__).parents[2]
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -101,6 +102,29 @@ def test_queues_are_merged_key_by_key(load: Any) -> None:
     assert list(queue.processors) == ["process-document", "other"]
     assert list(config.queues) == ["document-processing", "compliance-analysis", "notifications", "mine"]
     assert config.queues[NOTIFICATIONS].attempts == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "own"),
+    [
+        ("queues:\n  mine:\n    processors:\n      theirs: external\n      ours: a.b:C\n", (4, 7), "ours"),
+        (f"queues:\n  {DOCUMENTS}: {{processors: {{theirs: external}}}}\n", (2, 37), "process-document"),
+    ],
+)
+def test_a_queue_is_external_as_a_whole(load: Any, text: str, place: tuple[int, int], own: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.column) == place
+    assert f"'theirs' is external and {own!r} is not" in str(fault)
+    assert "a queue of their own" in str(fault)
+
+
+def test_a_built_in_queue_may_be_external(load: Any) -> None:
+    config = load(f"queues:\n  {DOCUMENTS}: {{processors: {{process-document: external}}}}\n")
+    assert config.queues[DOCUMENTS].external
+    assert not config.queues[NOTIFICATIONS].external
+    assert resolve_all(config)[DOCUMENTS] == {}
 
 
 def test_default_job_options_stand_between_built_in_and_file(load: Any) -> None:

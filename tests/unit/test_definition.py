@@ -15,7 +15,7 @@ from pipeline.workflows.definition import Definition, check_input, compile_all, 
 ROOT = Path(__file__).parents[2]
 QUEUES = {
     "in": Queue(processors={"take": "a.b:C"}),
-    "out": Queue(processors={"give": "a.b:C", "send": "external"}),
+    "out": Queue(processors={"give": "a.b:C", "send": "a.b:D"}),
     "bare": Queue(),
 }
 
