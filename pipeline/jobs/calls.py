@@ -53,10 +53,10 @@ def add_standard(queue: QueueKeys, *, name: str, data: Any, opts: dict[str, Any]
     return keys, [_msgpack(header), dumps(data), _msgpack(opts)]
 
 
-def move_to_active(queue: QueueKeys, *, token: str, lock_ms: int, worker: str, now: int | None = None) -> Call:
+def move_to_active(queue: QueueKeys, *, token: str, lock_ms: int, worker: str, limiter: dict[str, int] | None = None, now: int | None = None) -> Call:
     """moveToActive: locks and returns the next job, or says when to come again."""
     keys = queue.keys("wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", "marker")
-    return keys, [queue.base, now or now_ms(), _msgpack({"token": token, "lockDuration": lock_ms, "limiter": None, "name": worker})]
+    return keys, [queue.base, now or now_ms(), _msgpack({"token": token, "lockDuration": lock_ms, "limiter": limiter, "name": worker})]
 
 
 def move_to_finished(

@@ -1,139 +1,193 @@
--- End several jobs and fetch as many: what single calls of finish.lua would leave, in one script.
+-- End several jobs and fetch as many: what single calls of finish.lua and moveToActive would leave, in one script.
 -- KEYS[1..11] as moveToActive's (wait active prioritized events stalled limiter delayed paused meta pc marker), KEYS[12] completed,
--- KEYS[13] metrics:completed, KEYS[14] event log
+-- KEYS[13] event log
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
 -- [9] '1' if this call was made before and its reply lost
--- ARGV[10..] six a job that is completed: id, token, result, event id, event time, event data
--- Returns {an answer for each (0, a code of moveToFinished, or an error's text), jobs {fields, id, token number, …}, limit ms, next delayed at, error or false}.
+-- ARGV[10..] seven a job that is completed: id, token, attempt, result, event id, event time, event data
+-- Returns {an answer for each (0, a code of moveToFinished, or an error's text), jobs {its hash, id, token number, …}, limit ms, next delayed at, error or false}.
+-- A call from Lua costs the store more than most commands do: hence one for all jobs wherever there is one.
 local call = redis.call
-local active, completed = KEYS[2], KEYS[12]
+local wait, active, prioritized, events, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[12]
 local prefix, now, lock_ms = ARGV[1], ARGV[2], ARGV[3]
+local FIRST, EACH, LAST = 10, 7, #ARGV - 6
+local meta = call('HMGET', KEYS[9], 'paused', 'concurrency', 'max', 'opts.maxLenEvents')
+
+-- --- ending ---
+
 local keep = cmsgpack.unpack(ARGV[5])
 local removed = keep['count'] == 0
-local answers = {}
+local answers, locks, ids, scores, gone = {}, {}, {}, {}, {}
+local held, sound = {}, true
 
-local function tell(at)
-  call('XADD', KEYS[14], '*', 'id', ARGV[at + 3], 'type', 'job.completed', 'ts', ARGV[at + 4], 'data', ARGV[at + 5])
+local function look()
+  local lock_keys, keys, children = {}, {}, {}
+  for at = FIRST, LAST, EACH do
+    local key = prefix .. ARGV[at]
+    keys[#keys + 1], lock_keys[#lock_keys + 1] = key, key .. ':lock'
+    children[#children + 1], children[#children + 2] = key .. ':dependencies', key .. ':unsuccessful'
+  end
+  held = call('MGET', unpack(lock_keys))
+  sound = call('EXISTS', unpack(keys)) == #keys and call('EXISTS', unpack(children)) == 0
 end
 
 -- What moveToFinished would refuse, or nil. Nothing has been written then.
-local function refused(id, token, key)
-  if call('EXISTS', key) == 0 then return -1 end
-  if call('SCARD', key .. ':dependencies') ~= 0 then return -4 end
-  if call('ZCARD', key .. ':unsuccessful') ~= 0 then return -9 end
-  local held = call('GET', key .. ':lock')
-  if held == token then return nil end
-  if held then return -6 end
+local function refused(at)
+  local key = prefix .. ARGV[at]
+  if not sound then
+    if call('EXISTS', key) == 0 then return -1 end
+    if call('SCARD', key .. ':dependencies') ~= 0 then return -4 end
+    if call('ZCARD', key .. ':unsuccessful') ~= 0 then return -9 end
+  end
+  local lock = held[(at - FIRST) / EACH + 1]
+  if lock == ARGV[at + 1] then return nil end
+  if lock then return -6 end
   -- It ran out (an outage, a blocked loop). As long as the job is active and nobody else has locked it, it is ours.
-  if not call('LPOS', active, id) then return -2 end
+  if not call('LPOS', active, ARGV[at]) then return -2 end
 end
 
 -- A job without parent or deduplication: what moveToFinished does to the job itself.
-local function end_plain(at)
-  local id, token, result = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local key = prefix .. id
-  local code = refused(id, token, key)
+local function end_one(at)
+  local code = refused(at)
   if code then return code end
+  local id, key, result = ARGV[at], prefix .. ARGV[at], ARGV[at + 3]
   -- The first write, so that a full store, which refuses only a script's first, lets the job end.
   if call('LREM', active, -1, id) < 1 then return -3 end
-  tell(at)
-  call('DEL', key .. ':lock')
-  call('SREM', KEYS[5], id)
+  call('XADD', KEYS[13], '*', 'id', ARGV[at + 4], 'type', 'job.completed', 'ts', ARGV[at + 5], 'data', ARGV[at + 6])
+  locks[#locks + 1], ids[#ids + 1] = key .. ':lock', id
   if removed then
-    call('DEL', key, key .. ':logs', key .. ':dependencies', key .. ':processed', key .. ':failed', key .. ':unsuccessful')
+    gone[#gone + 1] = key
   else
-    call('HINCRBY', key, 'atm', 1)
-    call('ZADD', completed, now, id)
-    call('HSET', key, 'returnvalue', result, 'finishedOn', now)
+    -- While the job is locked nobody else counts its attempts.
+    call('HSET', key, 'atm', ARGV[at + 2], 'returnvalue', result, 'finishedOn', now)
+    scores[#scores + 1], scores[#scores + 2] = now, id
   end
-  call('XADD', KEYS[4], '*', 'event', 'completed', 'jobId', id, 'returnvalue', result, 'prev', 'active')
+  call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', result, 'prev', 'active')
   return 0
 end
 
--- By BullMQ's script, as finish.lua does it.
-local function end_by_stock(at)
-  local id, token = ARGV[at], ARGV[at + 1]
-  local key = prefix .. id
-  if call('EXISTS', key .. ':lock') == 0 and call('LPOS', active, id) then call('SET', key .. ':lock', token, 'PX', lock_ms) end
-  local rc = moveToFinished(
-    {KEYS[1], active, KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], completed, key, KEYS[13], KEYS[11]},
-    {id, now, 'returnvalue', ARGV[at + 2], 'completed', '', prefix,
-      cmsgpack.pack({token = token, keepJobs = keep, attempts = 1, attemptsMade = 0, maxMetricsSize = '', fpof = false, cpof = false, idof = false, rdof = false})})
-  if rc == 0 then tell(at) end
-  return rc
-end
-
--- A Lua error rolls nothing back. If it came after the job had left `active`, the end stands, and so must its event (which end_plain writes first).
-local function ended(at, how)
-  local ok, rc = pcall(how, at)
+-- A Lua error rolls nothing back. If it came after the job had left `active`, the end stands, and so does its event, which was written next.
+local function ended(at)
+  local ok, rc = pcall(end_one, at)
   if ok then return rc end
-  if call('LPOS', active, ARGV[at]) then return tostring(rc) end
-  if how == end_by_stock then tell(at) end
-  return 0
+  return call('LPOS', active, ARGV[at]) and tostring(rc) or 0
 end
 
--- Retention, trimming and `drained` concern the queue, not a job: once, with the last job that is not refused.
-local closing = #ARGV - 5
-while closing > 10 and refused(ARGV[closing], ARGV[closing + 1], prefix .. ARGV[closing]) do closing = closing - 6 end
-for at = 10, #ARGV, 6 do
-  if at ~= closing then answers[(at - 4) / 6] = ended(at, end_plain) end
+-- Lua's stack has room for about 8,000 arguments.
+local function each(values, ...)
+  for from = 1, #values, 5000 do
+    local command = {...}
+    for at = from, math.min(from + 4999, #values) do command[#command + 1] = values[at] end
+    call(unpack(command))
+  end
 end
-if closing >= 10 then answers[(closing - 4) / 6] = ended(closing, end_by_stock) end
+
+local function keep_no_more(old)
+  for _, id in ipairs(old) do gone[#gone + 1] = prefix .. id end
+end
+
+-- What concerns the queue and not a job: once for all.
+local function settle()
+  call('SREM', KEYS[5], unpack(ids))
+  if not meta[4] then call('HSET', KEYS[9], 'opts.maxLenEvents', 10000) end
+  call('XTRIM', events, 'MAXLEN', '~', meta[4] or 10000)
+  if #scores > 0 then call('ZADD', completed, unpack(scores)) end
+  if not removed and keep['age'] then
+    -- As many as single ends would have removed.
+    local old = call('ZREVRANGEBYSCORE', completed, now - keep['age'] * 1000, '-inf', 'LIMIT', 0, (keep['limit'] or 1000) * #ids)
+    keep_no_more(old)
+    each(old, 'ZREM', completed)
+  end
+  if not removed and keep['count'] and keep['count'] > 0 then
+    keep_no_more(call('ZREVRANGE', completed, keep['count'], -1))
+    call('ZREMRANGEBYRANK', completed, 0, -(keep['count'] + 1))
+  end
+  local keys = locks
+  for _, key in ipairs(gone) do
+    for _, part in ipairs({'', ':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}) do keys[#keys + 1] = key .. part end
+  end
+  each(keys, 'DEL')
+  if call('LLEN', wait) == 0 and call('LLEN', active) == 0 and call('ZCARD', prioritized) == 0 then call('XADD', events, '*', 'event', 'drained') end
+end
+
+local trouble = false
+if LAST >= FIRST then
+  look()
+  for at = FIRST, LAST, EACH do answers[#answers + 1] = ended(at) end
+  if #ids > 0 then
+    local ok, error = pcall(settle)
+    if not ok then trouble = tostring(error) end
+  end
+end
+
+-- --- fetching ---
 
 local wanted, jobs = tonumber(ARGV[7]), {}
-if wanted == 0 then return {answers, jobs, 0, 0, false} end
+if wanted == 0 then return {answers, jobs, 0, 0, trouble} end
 
-local function fetch_by_stock()
-  local opts = {token = ARGV[8] .. (#jobs / 3), lockDuration = lock_ms, name = ARGV[4]}
-  if ARGV[6] ~= '' then opts.limiter = cmsgpack.unpack(ARGV[6]) end
-  return moveToActive({unpack(KEYS, 1, 11)}, {prefix, now, cmsgpack.pack(opts)})
+local function hand_out(hash, id, number)
+  jobs[#jobs + 1], jobs[#jobs + 2], jobs[#jobs + 3] = hash, id, number
 end
 
-local function fetch_plain()
-  local id = call('RPOPLPUSH', KEYS[1], active)
-  while id and string.sub(id, 1, 2) == '0:' do
-    -- A marker of BullMQ before 5.
-    call('LREM', active, 1, id)
-    id = call('RPOPLPUSH', KEYS[1], active)
+-- What the first call locked is handed out again.
+local function fetch_again()
+  for _, id in ipairs(call('LRANGE', active, 0, -1)) do
+    local lock = call('GET', prefix .. id .. ':lock')
+    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(call('HGETALL', prefix .. id), id, string.sub(lock, #ARGV[8] + 1)) end
   end
-  if not id then return nil end
-  local key = prefix .. id
-  call('SET', key .. ':lock', ARGV[8] .. (#jobs / 3), 'PX', lock_ms)
-  call('XADD', KEYS[4], '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
-  call('HSET', key, 'processedOn', now, 'pb', ARGV[4])
-  call('HINCRBY', key, 'ats', 1)
-  return {call('HGETALL', key), id}
+end
+
+-- What moveToActive does to each, where nothing limits the queue.
+local function fetch_plain()
+  local taken = {}
+  for _, id in ipairs(call('RPOP', wait, wanted) or {}) do
+    -- Others are markers of BullMQ before 5.
+    if string.sub(id, 1, 2) ~= '0:' then taken[#taken + 1] = id end
+  end
+  if #taken == 0 then return end
+  call('LPUSH', active, unpack(taken))
+  call('ZADD', KEYS[11], 0, '0')
+  for number, id in ipairs(taken) do
+    local key = prefix .. id
+    local hash, ats = call('HGETALL', key), 0
+    for field = 1, #hash, 2 do
+      if hash[field] == 'ats' then ats = hash[field + 1] end
+    end
+    call('SET', key .. ':lock', ARGV[8] .. number, 'PX', lock_ms)
+    call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
+    call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', ats + 1)
+    hand_out(hash, id, number)
+  end
 end
 
 local limit_ms, next_at = 0, 0
+local function fetch_by_stock()
+  local number = #jobs / 3 + 1
+  local opts = {token = ARGV[8] .. number, lockDuration = lock_ms, name = ARGV[4]}
+  if ARGV[6] ~= '' then opts.limiter = cmsgpack.unpack(ARGV[6]) end
+  local found = moveToActive({unpack(KEYS, 1, 11)}, {prefix, now, cmsgpack.pack(opts)})
+  if type(found[1]) == 'table' then
+    hand_out(found[1], found[2], number)
+    return true
+  end
+  limit_ms, next_at = found[3], found[4]
+end
+
 local function fetch()
-  if ARGV[9] ~= '' then
-    for _, id in ipairs(call('LRANGE', active, 0, -1)) do
-      local held = call('GET', prefix .. id .. ':lock')
-      if held and string.sub(held, 1, #ARGV[8]) == ARGV[8] then
-        jobs[#jobs + 1], jobs[#jobs + 2], jobs[#jobs + 3] = call('HGETALL', prefix .. id), id, string.sub(held, #ARGV[8] + 1)
-      end
+  if ARGV[9] ~= '' then fetch_again() end
+  if #jobs > 0 then return end
+  local first = call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')
+  local due = first[2] and tonumber(first[2]) <= (now + 1) * 0x1000 - 1
+  if not (meta[1] or meta[2] or meta[3] or due) and ARGV[6] == '' then
+    fetch_plain()
+    if #jobs / 3 < wanted and call('ZCARD', prioritized) == 0 then
+      call('DEL', KEYS[10])
+      next_at = first[2] and first[2] / 0x1000 or 0
+      return
     end
-    if #jobs > 0 then return end
   end
-  -- The first by BullMQ's script: it promotes what is due, looks at limiter and pause, and leaves the marker.
-  local by_stock = true
-  local meta = call('HMGET', KEYS[9], 'concurrency', 'max')
-  local plain = not meta[1] and not meta[2] and ARGV[6] == ''
-  while #jobs / 3 < wanted do
-    local job = not by_stock and fetch_plain() or nil
-    if not job then
-      job = fetch_by_stock()
-      if type(job) ~= 'table' or type(job[1]) ~= 'table' then
-        if type(job) == 'table' then limit_ms, next_at = job[3] or 0, job[4] or 0 end
-        return
-      end
-    end
-    by_stock = not plain
-    local number = #jobs / 3
-    jobs[#jobs + 1], jobs[#jobs + 2], jobs[#jobs + 3] = job[1], job[2], number
-  end
+  while #jobs / 3 < wanted and fetch_by_stock() do end
 end
 -- The fetch must not be able to undo what was answered about the ends.
 local ok, error = pcall(fetch)
-return {answers, jobs, limit_ms, next_at, not ok and tostring(error) or false}
+if not ok then trouble = tostring(error) end
+return {answers, jobs, limit_ms, next_at, trouble}

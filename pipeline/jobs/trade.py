@@ -10,12 +10,12 @@ from pipeline.config import Queue
 from pipeline.jobs import events
 from pipeline.jobs.attempt import Completed
 from pipeline.jobs.calls import QueueKeys, keep_jobs, now_ms
-from pipeline.jobs.fetched import Fetched, Idle, parse_fetch
+from pipeline.jobs.fetched import Fetched, Idle, idle_of
 from pipeline.jobs.model import Job
 from pipeline.store.log import Event
 from pipeline.store.scripts import Argument, Call, composed, lua, pack
 
-TRADE = composed(lua("pipeline.jobs", "trade.lua"), "moveToFinished", "moveToActive")
+TRADE = composed(lua("pipeline.jobs", "trade.lua"), "moveToActive")
 NOT_PLAIN = frozenset({"parentKey", "parent", "deid"})
 """Fields of a job whose end concerns more than itself: a parent in a flow, or whoever waits for its deduplication id."""
 
@@ -48,8 +48,8 @@ class Traded:
     """What went wrong in fetching."""
 
 
-def ended(settings: Queue, fetched: Fetched, job: Job, outcome: Completed, started: int) -> Ended:
-    event = events.job_completed(job, orjson.Fragment(outcome.result), started=started, now=now_ms())
+def ended(settings: Queue, fetched: Fetched, job: Job, outcome: Completed, *, started: int, now: int) -> Ended:
+    event = events.job_completed(job, orjson.Fragment(outcome.result), started=started, now=now)
     return Ended(fetched, job, outcome.result, event, job.opts.get("removeOnComplete", settings.keep.completed), started)
 
 
@@ -58,33 +58,35 @@ class Desk:
 
     def __init__(self, keys: QueueKeys, settings: Queue, *, log_key: str, lock_ms: int, worker: str) -> None:
         names = ("wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", "marker")
-        self._keys = [*keys.keys(*names, "completed", "metrics:completed"), log_key]
+        self._keys = [*keys.keys(*names, "completed"), log_key]
         self._base = keys.base
         self._lock_ms = lock_ms
         self._worker = worker
         self._limiter = pack(settings.limiter.options()) if settings.limiter else b""
 
-    def call(self, ends: Sequence[Ended], *, want: int, token: str, again: bool = False) -> Call:
+    def call(self, ends: Sequence[Ended], *, want: int, token: str, again: bool = False, now: int | None = None) -> Call:
         """`ends` are of one `keep`; the jobs that come are locked with `token` and their number.
 
         `again` after a lost reply: jobs that the first call locked are handed out again.
         """
         keep = pack(keep_jobs(ends[0].keep)) if ends else b"\x80"
         args: list[Argument] = [
-            self._base, now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "",
+            self._base, now or now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "",
         ]  # fmt: skip
         for end in ends:
             event = end.event
-            args += (end.job.id, end.fetched.token, end.result, event.id, event.timestamp, orjson.dumps(event.data))
+            args += (end.job.id, end.fetched.token, end.job.attempt, end.result, event.id, event.timestamp, orjson.dumps(event.data))
         return self._keys, args
 
 
 def parse(reply: Any, token: str) -> Traded:
     answers, found, limit_ms, next_at, error = reply
     jobs = [
-        Fetched(job_id=str(found[at + 1]), token=f"{token}:{found[at + 2]}", fields=dict(zip(found[at][::2], found[at][1::2], strict=True)))
+        Fetched(
+            job_id=found[at + 1],
+            token=f"{token}:{found[at + 2]}",
+            fields=dict(zip(found[at][::2], found[at][1::2], strict=True)),
+        )
         for at in range(0, len(found), 3)
     ]
-    idle = parse_fetch([0, 0, limit_ms, next_at], "", now_ms())
-    assert isinstance(idle, Idle), "without fields there is no job"
-    return Traded(answers, jobs, idle, error or None)
+    return Traded(answers, jobs, idle_of(int(limit_ms), float(next_at), now_ms()), error or None)

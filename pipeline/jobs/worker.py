@@ -308,7 +308,7 @@ class Worker:
                 code = await self._closer.release(fetched, job)
                 context.log.info("job handed back", code=code)
             case Completed() if NOT_PLAIN.isdisjoint(fetched.fields):
-                self._ended.append(ended(self._settings, fetched, job, outcome, started))
+                self._ended.append(ended(self._settings, fetched, job, outcome, started=started, now=now_ms()))
                 return True
             case _:
                 await self._closer.end(fetched, job, outcome, started, context.log)
