@@ -8,6 +8,7 @@ from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryEr
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pipeline.errors import ConfigError
+from pipeline.store import sentinel
 from pipeline.store.client import Client
 from pipeline.store.pool import Pool
 
@@ -47,7 +48,8 @@ def connect(url: str, *, connections: int = 64, retries: int = 4) -> Store:
     # A unix socket has no keep-alive: when its peer dies, the kernel says so at once.
     if not url.startswith("unix:"):
         settings |= {"socket_connect_timeout": 5, "socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
-    return Client(Pool(max_connections=connections, retries=retries, **(settings | parse_url(url))))
+    parsed = sentinel.settings(url) if url.startswith(sentinel.SCHEMES) else parse_url(url)
+    return Client(Pool(max_connections=connections, retries=retries, **(settings | parsed)))
 
 
 async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:

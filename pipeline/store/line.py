@@ -37,6 +37,8 @@ class Line:
         self._scheduled = False
         self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
         """Callers who wait for room, with the sizes of their commands."""
+        self.full = False
+        """Callers wait for room, or will have to."""
         self.closed = False
 
     def send(self, packed: bytes) -> "asyncio.Future[Any]":
@@ -51,6 +53,8 @@ class Line:
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
+        if self._bytes > MOST_BYTES or len(self._slots) > MOST_COMMANDS:
+            self.full = True
         return future
 
     async def send_block(self, packed: list[bytes]) -> list[Any]:
@@ -61,10 +65,6 @@ class Line:
         self._slots[-1:] = [Replies(len(packed), future)] * len(packed)
         self._packed += [b""] * others
         return list(await future)
-
-    @property
-    def full(self) -> bool:
-        return bool(self._queue) or self._bytes > MOST_BYTES or len(self._slots) > MOST_COMMANDS
 
     async def room(self, size: int) -> None:
         """Return when a command of so many bytes may be sent: at once, unless the store is slow."""
@@ -116,7 +116,7 @@ class Line:
             packed, slots = [piece for piece, _ in kept], [slot for _, slot in kept]
         if slots:
             wire.write(packed, slots)
-        if self._queue:
+        if self.full:
             self._admit()
 
     def _admit(self) -> None:
@@ -127,10 +127,11 @@ class Line:
             if not turn.done():
                 turn.set_result(None)
                 size, count = size + more, count + 1
+        self.full = bool(self._queue) or self._bytes > MOST_BYTES
 
     def _fail_unsent(self, error: Exception) -> None:
         slots, self._slots, self._packed, self._bytes = self._slots, [], [], 0
-        queue, self._queue = self._queue, deque()
+        queue, self._queue, self.full = self._queue, deque(), False
         for slot in (*slots, *(turn for turn, _ in queue)):
             if not slot.done():
                 # To each its own: an exception gathers the traces of all who raise it.
