@@ -29,7 +29,7 @@ Part = Callable[[Valkey, Any, Size], Awaitable[Section]]
 
 
 async def workers(store: Valkey, redis: Any, size: Size) -> Section:
-    return await worker.run(store, redis, size, keeps=("removed", "keep 100"), where="appendonly no")
+    return await worker.run(store, redis, size, where="appendonly no")
 
 
 async def durable(store: Valkey, redis: Any, size: Size) -> Section:
@@ -38,7 +38,7 @@ async def durable(store: Valkey, redis: Any, size: Size) -> Section:
     for name, value in settings.items():
         await redis.config_set(name, value)
     try:
-        return await worker.run(store, redis, dataclasses.replace(size, concurrencies=(50,)), keeps=("keep 100",), where="appendfsync always")
+        return await worker.run(store, redis, dataclasses.replace(size, concurrencies=(50,), keeps=("keep 100",)), where="appendfsync always")
     finally:
         await redis.config_set("appendonly", "no")
 

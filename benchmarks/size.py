@@ -13,6 +13,8 @@ class Size:
     rounds: int
     concurrencies: tuple[int, ...]
     """Of the no-op jobs' worker."""
+    keeps: tuple[str, ...]
+    """What happens to them when they are done (`jobs.KEEPS`)."""
     jobs: int
     """No-op jobs a round; an eighth of it where they go one by one."""
     warmup: int
@@ -24,8 +26,10 @@ class Size:
     """Jobs of the great backlog."""
 
 
-FULL = Size(rounds=5, concurrencies=(1, 10, 50, 200), jobs=40_000, warmup=5_000, chains=4_000, seconds=5, waiting=20_000)
-SMOKE = Size(rounds=1, concurrencies=(50,), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000)
+FULL = Size(
+    rounds=5, concurrencies=(1, 10, 50, 200), keeps=("removed", "keep 100"), jobs=40_000, warmup=5_000, chains=4_000, seconds=5, waiting=20_000
+)
+SMOKE = Size(rounds=1, concurrencies=(50,), keeps=("keep 100",), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000)
 
 
 def alternating(sides: Sequence[Side], number: int) -> Sequence[Side]:

@@ -1,7 +1,7 @@
 """No-op jobs per second of one worker process, ours and Node's, at several concurrencies; what they cost worker and store."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
@@ -52,12 +52,12 @@ async def measured(side: str, store: Valkey, redis: Any, concurrency: int, keep:
     return found
 
 
-async def run(store: Valkey, redis: Any, size: Size, *, keeps: Sequence[str], where: str) -> Section:
+async def run(store: Valkey, redis: Any, size: Size, *, where: str) -> Section:
     """`where` says which settings the store has."""
     rounds: dict[tuple[int, str, str], list[Round]] = {}
     for number in range(size.rounds):
         for concurrency in size.concurrencies:
-            for keep in keeps:
+            for keep in size.keeps:
                 for side in alternating(SIDES, number):
                     count = size.jobs // 8 if concurrency == 1 else size.jobs
                     found = await measured(side, store, redis, concurrency, keep, count, size.warmup)
@@ -66,7 +66,7 @@ async def run(store: Valkey, redis: Any, size: Size, *, keeps: Sequence[str], wh
     lines = table("concurrency, jobs when done", *SIDES[:1], *ROUND_COLUMNS, *SIDES[1:], *ROUND_COLUMNS, "rate", "CPU")
     ratios, bars = [], []
     for concurrency in size.concurrencies:
-        for keep in keeps:
+        for keep in size.keeps:
             ours, theirs = (rounds[concurrency, keep, side] for side in SIDES)
             rate, cpu = quotients(ours, theirs), quotients(ours, theirs, "cpu")
             lines.append(f"| {concurrency}, {keep} | {cells(ours)} | {cells(theirs)} | {rate.median:.2f}× | {cpu.median:.2f}× |")
