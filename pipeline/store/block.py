@@ -115,7 +115,9 @@ class Block(Pipeline):
                     faults.append(reply)
             if isinstance(executed, Exception):
                 # The store runs nothing of a transaction of which it refused a command; that one says why.
-                raise faults[0] if faults and isinstance(executed, ExecAbortError) else executed
+                if faults and isinstance(executed, ExecAbortError):
+                    raise faults[0] from executed
+                raise executed
             if executed is None:
                 raise WatchError("Watched variable changed.")
             return list(executed)

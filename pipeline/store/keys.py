@@ -55,6 +55,10 @@ class Keys:
         """List of the ended jobs of an external queue that belong to no run and are kept, newest first."""
         return f"{self.prefix}:bridge:{queue}:kept:{state}"
 
+    def removing(self, document_id: str) -> str:
+        """String: who is removing the document just now."""
+        return f"{self.prefix}:document:{document_id}:removing"
+
     @property
     def uploads(self) -> str:
         """Sorted set: `<documentId> <random>` of each upload under way, by when it was last heard of (ms)."""

@@ -30,8 +30,8 @@ REPEATABLE = _set(
     # Scripts: each of ours may be repeated with the same arguments (`Script` in store/scripts.py and webhooks/scripts.py).
     "EVAL EVALSHA EVAL_RO EVALSHA_RO",
 ) | {"CONFIG GET", "CONFIG SET", "SCRIPT LOAD", "SCRIPT EXISTS", "SCRIPT FLUSH"}
-_EXCEPT = {"SET": "GET", "ZADD": "INCR"}
-"""Options that make a repeatable command one that is not."""
+_EXCEPT = {"SET": (3, "GET"), "ZADD": (2, "INCR")}
+"""Options that make a repeatable command one that is not, and where options begin."""
 
 
 def word(arg: Any) -> str:
@@ -47,8 +47,10 @@ def apart(args: Sequence[Any]) -> bool:
 def repeatable(args: Sequence[Any]) -> bool:
     """Whether a command that may have been run may be sent again."""
     name = word(args[0])
-    if name in _EXCEPT and _EXCEPT[name] in map(word, args[3:]):
-        return False
+    if name in _EXCEPT:
+        start, option = _EXCEPT[name]
+        if option in map(word, args[start:]):
+            return False
     first = name.partition(" ")[0]
     if first in REPEATABLE:
         return True
