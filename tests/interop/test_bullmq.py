@@ -28,7 +28,11 @@ KINDS = {
     "failing": queue("fail", backoff={"type": "fixed", "delay": "50ms"}),
     "nobody": {"backoff": {"type": "fixed", "delay": "50ms"}},
 }
-QUEUES = {**no_libraries(), **{f"{kind}-{test}": settings for kind, settings in KINDS.items() for test in (*MAJORS, "all")}}
+QUEUES = {
+    **no_libraries(),
+    **{f"{kind}-{test}": settings for kind, settings in KINDS.items() for test in (*MAJORS, "all")},
+    **{f"paused-{major}-{kind}": queue() for major in MAJORS for kind in ("full", "empty")},
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,3 +235,20 @@ async def test_bull_board_shows_our_jobs_and_retries_them(house: House) -> None:
         ends = [event for event in events if event.data.get("queue") == failing]
         # Another attempt is another event.
         assert ([event.data["attempts"] for event in ends], len({event.id for event in ends})) == ([3, 4], 2)
+
+
+@pytest.mark.parametrize("resumes", MAJORS)
+@pytest.mark.parametrize("backlog", [True, False])
+async def test_what_we_add_while_bullmq_5_has_paused_a_queue_is_lost_to_no_resume(house: House, resumes: str, backlog: bool) -> None:
+    """Its pause renames `wait`, its resume renames it back over whatever others have put there (reference: A1)."""
+    name = f"paused-{resumes}-{'full' if backlog else 'empty'}"
+    async with house.hand("5") as five, house.hand(resumes) as other:
+        await five("pause", queue=name)
+        added = [await five("add", queue=name, job="do", data={})] if backlog else []
+        added += [(await house.queues.add(name, "do", {})).job_id for _ in range(2)]
+        added.append(await five("add", queue=name, job="do", data={}))
+        counts = await house.queues.counts(name)
+        assert (counts["waiting"], counts["paused"]) == (0, len(added))
+        await other("resume", queue=name)
+        ends = await house.ends(len(added), name)
+        assert {job_id for _, job_id in ends} == set(added)
