@@ -3,7 +3,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench-documents bench-findings check format clean
+.PHONY: help demo test soak bench bench-documents bench-findings check format clean
 
 help: ## Show these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: .venv/.dev ## What CI runs: every test at CI size
 
 soak: .venv/.dev ## The same scenarios at full size; writes benchmarks/results/soak.md
 	HOOKLINE_SOAK=1 $(BIN)/python -m pytest -m soak -s
+
+bench: .venv/.dev ## Jobs, chains and requests per second beside Node's; writes benchmarks/results/bench.md
+	$(BIN)/python -m benchmarks $(if $(WAITING),--waiting $(WAITING))
 
 bench-documents: .venv/.dev ## What each hostile document costs; writes the table of docs/documents.md
 	$(BIN)/python -m benchmarks.documents

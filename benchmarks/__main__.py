@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from benchmarks import api, enqueue, flows, machine, node, waiting, worker
+from benchmarks import api, enqueue, flows, machine, opponents, waiting, worker
 from benchmarks.report import Section, picture, ratio_table
 from benchmarks.size import FULL, SMOKE, Size
 from tests.support.valkey import Valkey
@@ -23,14 +23,13 @@ from tests.support.valkey import Valkey
 RESULTS = Path(__file__).parent / "results"
 HEAD = """# Benchmarks
 
-What `make bench` saw when it was last run. Ratios are ours by Node's, round by round, in rounds that were run one after the other; compare within a table only.
+What `make bench` saw when it was last run. A ratio is ours by Node's, of two rounds that were run one after the other; compare within a table only.
 """
 Part = Callable[[Valkey, Any, Size], Awaitable[Section]]
 
 
 async def workers(store: Valkey, redis: Any, size: Size) -> Section:
-    concurrencies = (10, 50) if size.rounds == 1 else (1, 10, 50, 200)
-    return await worker.run(store, redis, size, concurrencies=concurrencies, keeps=("removed", "keep 100"), where="appendonly no")
+    return await worker.run(store, redis, size, where="appendonly no")
 
 
 async def durable(store: Valkey, redis: Any, size: Size) -> Section:
@@ -39,7 +38,7 @@ async def durable(store: Valkey, redis: Any, size: Size) -> Section:
     for name, value in settings.items():
         await redis.config_set(name, value)
     try:
-        return await worker.run(store, redis, size, concurrencies=(50,), keeps=("keep 100",), where="appendfsync always, as embedded")
+        return await worker.run(store, redis, dataclasses.replace(size, concurrencies=(50,), keeps=("keep 100",)), where="appendfsync always")
     finally:
         await redis.config_set("appendonly", "no")
 
@@ -48,8 +47,8 @@ PARTS: dict[str, Part] = {"worker": workers, "durable": durable, "enqueue": enqu
 
 
 async def measure(size: Size, parts: list[str]) -> tuple[list[str], list[Section]]:
-    for project in (node.BULLMQ, node.NEST):
-        await node.install(project)
+    for project in (opponents.BULLMQ, opponents.NEST):
+        await opponents.install(project)
     with tempfile.TemporaryDirectory(prefix="hookline-bench-") as folder, Valkey(Path(folder)) as store:
         redis = Redis.from_url(store.url, decode_responses=True, socket_timeout=None)
         try:
@@ -82,7 +81,7 @@ def main() -> None:
     given = {name: value for name, value in (("rounds", asked.rounds), ("waiting", asked.waiting)) if value}
     try:
         where, sections = asyncio.run(measure(dataclasses.replace(SMOKE if asked.smoke else FULL, **given), parts))
-    except node.NodeMissing as error:
+    except opponents.NodeMissing as error:
         sys.exit(str(error))
     print(
         "\n".join([*where, "", *(section.markdown() for section in sections), *ratio_table([one for section in sections for one in section.ratios])])

@@ -2,32 +2,32 @@
 
 from typing import Any
 
-from benchmarks import hookline, jobs, node
-from benchmarks.measure import Meter, Round, Spread, quotients
+from benchmarks import hookline, jobs, opponents
+from benchmarks.measure import Round, Spread, quotients, store_cpu
 from benchmarks.report import Bar, Section, table
 from benchmarks.size import Size, alternating, say
 from tests.support.valkey import Valkey
 
 SIDES = ("Hookline", "Node BullMQ")
 WAYS = {"one": "one after the other", "hundred": "100 at once", "bulk": "1,000 at once (Node: addBulk)"}
-NOTES = """`Queues.add` (what the API calls; it keeps an idempotency record of 60 s beside each job) against `Queue.add` and, for 1,000 at once, `Queue.addBulk`;
-added/s, median [least–most], and the adding process's CPU. No worker runs."""
+NOTES = """`Queues.add` (what the API calls; it keeps an idempotency record of 60 s beside each job) against `Queue.add` and, for 1,000 at
+once, `Queue.addBulk`; added/s, median [least–most], and the adding process's CPU. No worker runs."""
 
 
 async def measured(side: str, store: Valkey, redis: Any, how: str, count: int) -> Round:
     await redis.flushall()
     warmup = max(count // 10, 100)
-    meter = await Meter.begin(redis, [])
+    begun = await store_cpu(redis)
     if side == "Hookline":
         said = await hookline.produced({"url": store.url, "how": how, "count": count, "warmup": warmup})
     else:
         settings = {"host": "127.0.0.1", "port": store.port, "queue": hookline.QUEUE, "options": jobs.options("keep 100")}
-        said = await node.answer(node.BULLMQ, "producer.js", settings | {"how": how, "count": count, "warmup": warmup})
-    store_cpu = await meter.store_since() / (count + warmup)
+        said = await opponents.answer(opponents.BULLMQ, "producer.js", settings | {"how": how, "count": count, "warmup": warmup})
+    cost = (await store_cpu(redis) - begun) / (count + warmup)
     found = await redis.llen(f"bull:{hookline.QUEUE}:wait")
     if found != count + warmup:
         raise RuntimeError(f"{found} jobs are there, not {count + warmup}")
-    return Round(rate=count / said["seconds"], cpu=said["cpu"] / count * 1e6, store=store_cpu * 1e6, rss=0)
+    return Round(rate=count / said["seconds"], cpu=said["cpu"] / count * 1e6, store=cost * 1e6, rss=0)
 
 
 async def run(store: Valkey, redis: Any, size: Size) -> Section:

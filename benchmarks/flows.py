@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import hookline, jobs, node
+from benchmarks import hookline, jobs, opponents
 from benchmarks.measure import Meter, Round, Spread, quotients
 from benchmarks.report import ROUND_COLUMNS, Bar, Ratio, Section, cells, table
 from benchmarks.size import Size, alternating, say
@@ -18,11 +18,12 @@ OURS, ONE, TWO = SIDES = ("Hookline", "Node, one process", "Node, two processes"
 QUEUES = [QueueKeys("bull", queue) for queue in hookline.STEPS]
 CONCURRENCY = 50
 KEYS = Keys()
-NOTES = f"""Chains are added while the queue of their first job is paused (by `Runs.start`, 200 at once, with `addBulk` of 200 flows); then it is resumed, and counted
-is from there until the last chain is complete: for Hookline until its run is `completed`, for Node until no job of the three queues is left. Concurrency {CONCURRENCY}
-per queue. Each step passes a value that the next one reads. Hookline is `hookline serve`: one process for API, engine and webhooks, one worker process; it keeps
-each run, its timeline and its events, and 100 jobs of each queue. Node is one process with the three workers, or two; its jobs are removed when done. CPU is that of
-all processes of a side. The ratios are to the faster of Node's two."""
+NOTES = f"""Chains are added while the queue of their first job is paused (by `Runs.start`, 200 at once; by `addBulk` of 200 flows); then it
+is resumed, and counted is from there until the last chain is complete: for Hookline until its run is `completed`, for Node until no job of
+the three queues is left. Concurrency {CONCURRENCY} per queue. Each step passes a value that the next one reads. Hookline is `hookline
+serve`: one process for API, engine and webhooks, one worker process; it keeps each run, its timeline and its events, and 100 jobs of each
+queue. Node is one process with the three workers, or two of them; its jobs are removed when done. CPU is that of all processes of a side.
+The ratio is to the faster of Node's two."""
 
 
 @contextlib.asynccontextmanager
@@ -34,7 +35,7 @@ async def working(side: str, store: Valkey) -> AsyncIterator[list[psutil.Process
     settings = {"host": "127.0.0.1", "port": store.port, "queues": hookline.STEPS, "concurrency": CONCURRENCY}
     async with contextlib.AsyncExitStack() as stack:
         count = 1 if side == ONE else 2
-        yield [(await stack.enter_async_context(node.running(node.BULLMQ, "flow-worker.js", settings)))[0] for _ in range(count)]
+        yield [(await stack.enter_async_context(opponents.running(opponents.BULLMQ, "flow-worker.js", settings)))[0] for _ in range(count)]
 
 
 async def add(side: str, store: Valkey, count: int) -> float:
@@ -43,7 +44,7 @@ async def add(side: str, store: Valkey, count: int) -> float:
         said = await hookline.produced({"url": store.url, "how": "runs", "count": count, "warmup": 0})
     else:
         settings = {"host": "127.0.0.1", "port": store.port, "how": "flows", "count": count, "warmup": 0, "queues": hookline.STEPS}
-        said = await node.answer(node.BULLMQ, "producer.js", settings | {"options": {"removeOnComplete": True}})
+        said = await opponents.answer(opponents.BULLMQ, "producer.js", settings | {"options": {"removeOnComplete": True}})
     return float(said["seconds"])
 
 
@@ -76,7 +77,8 @@ async def measured(side: str, store: Valkey, redis: Any, count: int, warmup: int
         if side == OURS:
             # `workflow.started` of each is read by engine and webhooks: that is done before the watch runs.
             await jobs.until(lambda: _unread(redis))
-        meter = await Meter.begin(redis, processes)
+        meter = Meter(redis, processes)
+        await meter.begin()
         await jobs.resume(redis, first)
         await until_settled(side, redis, warmup + count)
         return await meter.end(count), added

@@ -39,8 +39,12 @@ async def serving(store: Valkey, role: str, *, concurrency: int = 10) -> AsyncIt
     """A service that is up."""
     with tempfile.TemporaryDirectory(prefix="hookline-bench-") as folder:
         service = Service(Path(folder), config(concurrency), role=role, environment={"REDIS_URL": store.url})
-        async with service:
+        try:
+            await service.start()
             yield service
+        finally:
+            # Also one that did not come up within its time.
+            await service.stop()
 
 
 def processes(service: Service) -> list[psutil.Process]:

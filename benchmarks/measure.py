@@ -42,34 +42,30 @@ def quotients(ours: Sequence[Round], theirs: Sequence[Round], what: str = "rate"
 
 
 class Meter:
-    """Begins to measure when it is made by `begin`; `end` says what `count` jobs took since."""
+    """Measures from `begin` on; `end` says what `count` jobs took since."""
 
     def __init__(self, redis: Any, processes: Sequence[psutil.Process]) -> None:
         self._redis = redis
         self._processes = processes
+        self._begun = self._cpu = self._store = 0.0
 
-    @classmethod
-    async def begin(cls, redis: Any, processes: Sequence[psutil.Process]) -> "Meter":
-        meter = cls(redis, processes)
-        meter._store, meter._cpu = await meter._store_cpu(), meter._own_cpu()
-        meter._begun = time.perf_counter()
-        return meter
+    async def begin(self) -> None:
+        self._store, self._cpu = await store_cpu(self._redis), self._own_cpu()
+        self._begun = time.perf_counter()
 
     async def end(self, count: int, *, seconds: float | None = None) -> Round:
         """`seconds`: where somebody else held the watch."""
         taken = seconds or time.perf_counter() - self._begun
         cpu = self._own_cpu() - self._cpu
-        store = await self.store_since()
+        store = await store_cpu(self._redis) - self._store
         rss = max(process.memory_info().rss for process in self._processes) / 2**20
         return Round(rate=count / taken, cpu=cpu / count * 1e6, store=store / count * 1e6, rss=rss)
 
-    async def store_since(self) -> float:
-        """CPU seconds of the store."""
-        return await self._store_cpu() - self._store
-
     def _own_cpu(self) -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in self._processes)
+        return float(sum(sum(process.cpu_times()[:2]) for process in self._processes))
 
-    async def _store_cpu(self) -> float:
-        info = await self._redis.info("cpu")
-        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+async def store_cpu(redis: Any) -> float:
+    """CPU seconds of the store since its start."""
+    info = await redis.info("cpu")
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])

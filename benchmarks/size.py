@@ -3,11 +3,18 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Side = TypeVar("Side")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
     rounds: int
+    concurrencies: tuple[int, ...]
+    """Of the no-op jobs' worker."""
+    keeps: tuple[str, ...]
+    """What happens to them when they are done (`jobs.KEEPS`)."""
     jobs: int
     """No-op jobs a round; an eighth of it where they go one by one."""
     warmup: int
@@ -19,11 +26,13 @@ class Size:
     """Jobs of the great backlog."""
 
 
-FULL = Size(rounds=5, jobs=40_000, warmup=5_000, chains=4_000, seconds=5, waiting=20_000)
-SMOKE = Size(rounds=1, jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000)
+FULL = Size(
+    rounds=5, concurrencies=(1, 10, 50, 200), keeps=("removed", "keep 100"), jobs=40_000, warmup=5_000, chains=4_000, seconds=5, waiting=20_000
+)
+SMOKE = Size(rounds=1, concurrencies=(50,), keeps=("keep 100",), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000)
 
 
-def alternating(sides: Sequence[str], number: int) -> Sequence[str]:
+def alternating(sides: Sequence[Side], number: int) -> Sequence[Side]:
     """Who goes first changes with each round."""
     return sides if number % 2 == 0 else sides[::-1]
 

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import hookline, jobs
 from benchmarks.measure import Meter, Round, quotients
 from benchmarks.report import ROUND_COLUMNS, Ratio, Section, cells, table
-from benchmarks.size import Size, say
+from benchmarks.size import Size, alternating, say
 from pipeline.jobs.calls import QueueKeys
 from tests.support.valkey import Valkey
 
@@ -16,8 +16,8 @@ FEW = 1_000
 CONCURRENCY = 50
 PAUSE = 0.002
 """Seconds between two looks at the queue."""
-NOTES = """One worker process at concurrency {concurrency}; the queue is filled up again to the same length every few milliseconds, by the same script in both cases.
-Jobs keep 100. RSS is the worker's."""
+NOTES = """One worker process at concurrency {concurrency}; the queue is filled up again to the same length every few milliseconds, by the
+same script in both cases. Jobs keep 100. RSS is the worker's."""
 
 
 async def measured(store: Valkey, redis: Any, waiting: int, seconds: float) -> tuple[Round, int]:
@@ -28,7 +28,8 @@ async def measured(store: Valkey, redis: Any, waiting: int, seconds: float) -> t
     async with hookline.serving(store, "worker", concurrency=CONCURRENCY) as service:
         await jobs.resume(redis, KEYS)
         await _fed(redis, waiting, seconds / 4)
-        meter = await Meter.begin(redis, hookline.processes(service))
+        meter = Meter(redis, hookline.processes(service))
+        await meter.begin()
         done, least = await _fed(redis, waiting, seconds)
         return await meter.end(done), least
 
@@ -50,9 +51,9 @@ async def run(store: Valkey, redis: Any, size: Size) -> Section:
     rounds: dict[int, list[Round]] = {FEW: [], size.waiting: []}
     least: dict[int, int] = {}
     for number in range(size.rounds):
-        for waiting, found in rounds.items():
+        for waiting in alternating(tuple(rounds), number):
             one, seen = await measured(store, redis, waiting, size.seconds)
-            found.append(one)
+            rounds[waiting].append(one)
             least[waiting] = min(seen, least.get(waiting, waiting))
             say(f"waiting, round {number + 1}: {waiting:,}: {one.rate:,.0f}/s, RSS {one.rss:.0f} MiB, never below {seen:,}")
     lines = table("jobs waiting", "jobs/s", *ROUND_COLUMNS, "never below")

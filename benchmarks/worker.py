@@ -1,12 +1,12 @@
 """No-op jobs per second of one worker process, ours and Node's, at several concurrencies; what they cost worker and store."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
 
-from benchmarks import hookline, jobs, node
+from benchmarks import hookline, jobs, opponents
 from benchmarks.measure import Meter, Round, Spread, quotients
 from benchmarks.report import ROUND_COLUMNS, Bar, Ratio, Section, cells, table
 from benchmarks.size import Size, alternating, say
@@ -16,10 +16,10 @@ from tests.support.valkey import Valkey
 
 KEYS = QueueKeys("bull", hookline.QUEUE)
 SIDES = ("Hookline", "Node BullMQ")
-NOTES = """Jobs are added to a paused queue, which is then resumed; counted is from then until none is left, in a worker process that has done
-{warmup:,} such jobs before. Both sides obey the same jobs: `removed` is `removeOnComplete: true`, `keep 100` is `{{count: 100}}`. Ours also appends an event
-to the log for each job in the same script, and writes a log line for each, as it is shipped; Node's worker does neither. CPU of ours is the supervisor's, too.
-Rounds are interleaved; rates are jobs/s, median [least–most] of {rounds}."""
+NOTES = """Jobs are added to a paused queue, which is then resumed; counted is from then until none is left, in a worker process that has
+done {warmup:,} such jobs before. Both sides obey the same jobs: `removed` is `removeOnComplete: true`, `keep 100` is `{{count: 100}}`. Ours
+appends an event to the log for each job, in the script that ends it, and writes a log line for each, as it is shipped; Node's worker does
+neither. CPU of ours is the supervisor's, too. Rounds are interleaved; rates are jobs/s, median [least–most] of {rounds}."""
 
 
 @contextlib.asynccontextmanager
@@ -30,7 +30,7 @@ async def working(side: str, store: Valkey, concurrency: int) -> AsyncIterator[l
             yield hookline.processes(service)
     else:
         settings = {"host": "127.0.0.1", "port": store.port, "queue": hookline.QUEUE, "concurrency": concurrency}
-        async with node.running(node.BULLMQ, "worker.js", settings) as (process, _):
+        async with opponents.running(opponents.BULLMQ, "worker.js", settings) as (process, _):
             yield [process]
 
 
@@ -41,7 +41,8 @@ async def measured(side: str, store: Valkey, redis: Any, concurrency: int, keep:
         await jobs.until_done(redis, KEYS)
         await jobs.pause(redis, KEYS)
         await jobs.fill(redis, KEYS, count, keep)
-        meter = await Meter.begin(redis, processes)
+        meter = Meter(redis, processes)
+        await meter.begin()
         await jobs.resume(redis, KEYS)
         await jobs.until_done(redis, KEYS)
         found = await meter.end(count)
@@ -51,12 +52,12 @@ async def measured(side: str, store: Valkey, redis: Any, concurrency: int, keep:
     return found
 
 
-async def run(store: Valkey, redis: Any, size: Size, *, concurrencies: Sequence[int], keeps: Sequence[str], where: str) -> Section:
+async def run(store: Valkey, redis: Any, size: Size, *, where: str) -> Section:
     """`where` says which settings the store has."""
     rounds: dict[tuple[int, str, str], list[Round]] = {}
     for number in range(size.rounds):
-        for concurrency in concurrencies:
-            for keep in keeps:
+        for concurrency in size.concurrencies:
+            for keep in size.keeps:
                 for side in alternating(SIDES, number):
                     count = size.jobs // 8 if concurrency == 1 else size.jobs
                     found = await measured(side, store, redis, concurrency, keep, count, size.warmup)
@@ -64,8 +65,8 @@ async def run(store: Valkey, redis: Any, size: Size, *, concurrencies: Sequence[
                     say(f"worker, {where}, round {number + 1}: {side} c{concurrency} {keep}: {found.rate:,.0f}/s, CPU {found.cpu:.0f} µs")
     lines = table("concurrency, jobs when done", *SIDES[:1], *ROUND_COLUMNS, *SIDES[1:], *ROUND_COLUMNS, "rate", "CPU")
     ratios, bars = [], []
-    for concurrency in concurrencies:
-        for keep in keeps:
+    for concurrency in size.concurrencies:
+        for keep in size.keeps:
             ours, theirs = (rounds[concurrency, keep, side] for side in SIDES)
             rate, cpu = quotients(ours, theirs), quotients(ours, theirs, "cpu")
             lines.append(f"| {concurrency}, {keep} | {cells(ours)} | {cells(theirs)} | {rate.median:.2f}× | {cpu.median:.2f}× |")

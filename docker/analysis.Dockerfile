@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# The analysis service of examples/analysis-service. From the repository's root: docker build -f docker/analysis.Dockerfile .
+# The analysis service of examples/analysis-service, both variants (compose.yaml starts the second by an entrypoint of its own).
+# From the repository's root: docker build -f docker/analysis.Dockerfile .
 
 FROM python:3.11-slim-bookworm AS build
 RUN python -m venv /opt/analysis

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import structlog
 from aiohttp import web
 
+from pipeline.api import uploads
 from pipeline.api.app import RUNNER, create_app
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator
@@ -52,8 +53,6 @@ ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 HAND_BACK_SECONDS = 3.0
 """For jobs that outlived the drain deadline: to be handed back to their queues."""
-ABANDONED_MS = 24 * 3_600_000
-"""An upload that is not done after this is not being written any more."""
 BEHIND_MS = 60_000
 """A consumer group whose oldest unacknowledged event is older than this makes the service not ready."""
 log = structlog.get_logger(__name__)
@@ -251,8 +250,6 @@ class _House:
             return None
         runs = Runs(self._redis, self._keys, self._queues, definitions, transitions)
         storage = Storage(self._config.storage.url, base=Path(self._config.folder))
-        sweeping = [asyncio.create_task(_sweep(storage))]
-        stack.push_async_callback(_cancel, sweeping)
         services = Services(
             config=self._config,
             redis=self._redis,
@@ -268,6 +265,7 @@ class _House:
             matches=webhooks.matches,
             ready=lambda: self._ready(recovery, webhooks),
         )
+        stack.push_async_callback(_cancel, [asyncio.create_task(uploads.keep_sweeping(services))])
         return await _serve(create_app(services), self._config, stack)
 
     def _webhooks(self) -> Webhooks:
@@ -327,12 +325,6 @@ async def _serve(app: web.Application, config: Config, stack: contextlib.AsyncEx
     port = int(runner.addresses[0][1])
     log.info("listening", url=f"http://{config.server.host}:{port}")
     return port
-
-
-async def _sweep(storage: Storage) -> None:
-    """Remove what uploads left behind whose process was killed."""
-    if swept := await storage.sweep(before=now_ms() - ABANDONED_MS):
-        log.info("abandoned uploads removed", count=swept)
 
 
 async def _warm(pool: IsolatedPool, name: str) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from pipeline.store import sentinel
 from pipeline.units import Duration, Size
 
 PROCESSOR_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
@@ -56,6 +57,12 @@ class Redis(Section):
     def _reachable(cls, value: SecretStr | None) -> SecretStr | None:
         # It may hold a password, so no message repeats it.
         url = urlsplit(value.get_secret_value()) if value else None
+        if url and url.scheme in sentinel.SCHEMES:
+            try:
+                sentinel.settings(url.geturl())
+            except ValueError:
+                raise ValueError(f"should be {url.scheme}://[user:password@]host:port,host:port/service[/db]") from None
+            return value
         if url and url.scheme not in ("redis", "rediss", "unix"):
             raise ValueError("should begin with redis://, rediss:// or unix://")
         try:

@@ -9,7 +9,9 @@ The text's name is the hash of the bytes it was taken from, so that a replaced d
 """
 
 import asyncio
+import fcntl
 import hashlib
+import os
 import posixpath
 import re
 import secrets
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, ParamSpec, TypeVar
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ConfigError, Fault, HooklineError, InvalidInput, NotFound, TooLarge, Unavailable
 
@@ -128,6 +131,7 @@ class Storage:
         self.url = url
         self._fs: Any = fs
         self._root: str = str(root).rstrip("/")
+        self._local = isinstance(fs, LocalFileSystem)
 
     # --- for the loop ---
 
@@ -164,7 +168,10 @@ class Storage:
         await _in_thread(self._delete, path)
 
     async def sweep(self, *, before: int) -> int:
-        """Remove what writers that were killed left of uploads begun before `before` (ms); returns how many."""
+        """Remove what writers that were killed left; returns how many.
+
+        In a local folder that is each file that nobody holds a lock on; elsewhere, each that was written last before `before` (ms).
+        """
         return await _in_thread(self._sweep, before)
 
     # --- for threads and child processes ---
@@ -215,8 +222,11 @@ class Storage:
     def _create(self, temporary: str) -> IO[bytes]:
         with self._failing(INCOMING):
             self._fs.makedirs(posixpath.dirname(temporary), exist_ok=True)
-            file: IO[bytes] = self._fs.open(temporary, "wb")
-            return file
+            while True:
+                file: IO[bytes] = self._fs.open(temporary, "wb")
+                if not self._local or _locked(file):
+                    return file
+                file.close()
 
     def _append(self, file: IO[bytes], digest: Any, data: bytes) -> None:
         digest.update(data)
@@ -225,15 +235,21 @@ class Storage:
 
     def _publish(self, file: IO[bytes], temporary: str, path: str) -> None:
         with self._failing(path):
-            file.close()
+            if self._local:
+                file.flush()  # closed later: that would give up the lock
+            else:
+                file.close()
             self._fs.makedirs(posixpath.dirname(self._at(path)), exist_ok=True)
             self._fs.mv(temporary, self._at(path))
+            file.close()
 
     def _abandon(self, file: IO[bytes], temporary: str) -> None:
         with self._failing(INCOMING):
-            file.close()
+            if not self._local:
+                file.close()
             if self._fs.exists(temporary):
                 self._fs.rm_file(temporary)
+            file.close()
 
     def _delete(self, path: str) -> None:
         with self._failing(path):
@@ -243,10 +259,24 @@ class Storage:
     def _sweep(self, before: int) -> int:
         folder = f"{self._root}/{INCOMING}"
         with self._failing(INCOMING):
-            files = [file for file in self._fs.ls(folder, detail=False) if self._began(file) < before] if self._fs.exists(folder) else []
-            for file in files:
-                self._fs.rm_file(file)
-        return len(files)
+            files = self._fs.ls(folder, detail=False) if self._fs.exists(folder) else []
+            return sum(self._removed(file, before) for file in files)
+
+    def _removed(self, file: str, before: int) -> bool:
+        """Remove a file if its writer is gone."""
+        try:
+            if self._local:
+                with open(file, "rb") as held:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(file)
+                    return True
+            if self._began(file) >= before:
+                return False
+            self._fs.rm_file(file)
+        except (BlockingIOError, FileNotFoundError):
+            # It is being written, or has just been put into its place.
+            return False
+        return True
 
     def _began(self, file: str) -> int:
         return int(self._fs.modified(file).timestamp() * 1000)
@@ -267,6 +297,12 @@ class Storage:
         except Exception as error:
             # Each remote store's library has a tree of errors of its own.
             raise Unavailable(f"the storage failed at {path}: {type(error).__name__}") from error
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Show that a file is being written, for as long as this process lives; False if the sweep removed it just before."""
+    fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 async def _in_thread(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,5 +1,6 @@
 """Data from a file against a pydantic model, each complaint put in plain words where it stands in the file."""
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -59,6 +60,11 @@ def _complaint(model: type[BaseModel], data: Any, item: Mapping[str, Any]) -> tu
         message = "should be true or false (yes, no, on and off are text in YAML 1.2)"
     elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
         message = "should be a mapping (key: value)"
+    elif item["type"] == "string_type":
+        message = "should be text; write it in quotes" if isinstance(_at(data, path), int | float) else "should be text"
+    elif item["type"] == "literal_error":
+        near = suggestion(str(_at(data, path)), re.findall("'([^']*)'", item["ctx"]["expected"]))
+        message += near if "did you mean" in near else ""
     elif item["type"] in ("tuple_type", "list_type"):
         message = "should be a list"
     elif item["type"] == "too_short":
@@ -76,6 +82,12 @@ def _existing(data: Any, location: tuple[Any, ...]) -> Path:
         data = data[part]
         path.append(part)
     return tuple(path)
+
+
+def _at(data: Any, path: Path) -> Any:
+    for part in path:
+        data = data[part]
+    return data
 
 
 def known_keys(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:

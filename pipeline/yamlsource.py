@@ -211,6 +211,8 @@ def _explained(error: yaml.MarkedYAMLError) -> str:
         return "a tab; YAML is indented with spaces"
     if "${" in line or "mapping values are not allowed" in problem:
         return f"{problem}; put text that holds ': ', ' #', or braces in a [list] or {{mapping}}, in quotes"
+    if "unknown escape character" in problem:
+        return f"{problem}; in single quotes, a backslash is only a backslash"
     if "expected a single document" in problem or "expected a single document" in (error.context or ""):
         return "one document is expected, but a second one starts here (---)"
     return problem

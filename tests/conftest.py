@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from pipeline.store.connection import connect
 from tests.support.valkey import Valkey
 
 
@@ -18,8 +19,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
-    """A client of the emptied store, as the service itself makes it (strings, no socket timeout)."""
-    client = Redis(unix_socket_path=str(valkey.socket), decode_responses=True, socket_timeout=None)
+    """A client of the emptied store, as the service itself makes it."""
+    client = connect(valkey.socket_url)
     await client.flushall()
     yield client
     await client.aclose()

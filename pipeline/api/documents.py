@@ -17,6 +17,7 @@ from pipeline.api.requests import claim_of, parse, refuse_compressed, require_ow
 from pipeline.api.routing import Route
 from pipeline.api.runs import RunStarted
 from pipeline.api.services import Services, principal_of, services_of
+from pipeline.api.uploads import Upload
 from pipeline.api.workflows import started_answer
 from pipeline.errors import Fault, HooklineError, InvalidInput, NotFound, Unsupported
 from pipeline.ids import new_id
@@ -79,16 +80,18 @@ async def upload(request: web.Request) -> web.Response:
             "mimeType": received.fields.mime_type,
             "fileSize": received.size,
         }
-        new = await _store(services, received, document_id, user_id)
+        under_way = Upload(services, document_id)
+        await _store(services, received, document_id, user_id, under_way)
         try:
             started = await services.runs.start(workflow, data, user_id=user_id, claim=claim, answer=answer)
         except HooklineError:
-            # Refused for certain. After a lost connection there may be a run, and it needs the document.
-            await _discard(services, document_id, new)
+            # Refused for certain. After a lost connection there may be a run, and it needs the document: the sweep will see.
+            await under_way.abandon()
             raise
         if started.replay:
-            await _discard(services, document_id, new)
+            await under_way.abandon()
             return respond(started.replay, replayed=True)
+        await under_way.finish()
     return respond(answer.filled(run=started.run_id, status=started.status))
 
 
@@ -199,29 +202,22 @@ def _wrong_file(message: str) -> InvalidInput:
     return InvalidInput("the upload does not fit: file", faults=(Fault(path="file", message=message),), hint="send it as the multipart field `file`")
 
 
-async def _store(services: Services, received: _Received, document_id: str, user_id: str) -> bool:
-    """Put the document into its place; False if the same one was there.
-
-    Raises Conflict if there is another document of this id.
-    """
+async def _store(services: Services, received: _Received, document_id: str, user_id: str, under_way: Upload) -> None:
+    """Put the document into its place. Raises Conflict if there is another document of this id."""
     filename = received.fields.filename
-    new = await ownership.claim(services.redis, services.keys, document_id, user_id=user_id, filename=filename, sha256=received.sha256)
+    await under_way.begin()
     try:
-        if new and await services.storage.exists(document_folder(document_id)):
-            raise ownership.taken(document_id)  # put there by somebody else than the API
-        await services.storage.write(document_path(document_id, filename), received.chunks(), services.config.server.upload_limit)
-    except BaseException:
+        new = await ownership.claim(services.redis, services.keys, document_id, user_id=user_id, filename=filename, sha256=received.sha256)
         if new:
-            await ownership.release(services.redis, services.keys, document_id)
+            if await services.storage.exists(document_folder(document_id)):
+                await ownership.release(services.redis, services.keys, document_id)
+                raise ownership.taken(document_id)  # put there by somebody else than the API
+            await ownership.mark_upload(services.redis, services.keys, document_id, under_way.name)
+        chunks = under_way.alive(received.chunks())
+        await services.storage.write(document_path(document_id, filename), chunks, services.config.server.upload_limit)
+    except BaseException:
+        await under_way.abandon()
         raise
-    return new
-
-
-async def _discard(services: Services, document_id: str, new: bool) -> None:
-    """Take a document away again that no run came to need."""
-    if new:
-        await services.storage.delete(document_folder(document_id))
-        await ownership.release(services.redis, services.keys, document_id)
 
 
 ROUTES = (

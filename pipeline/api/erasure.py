@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pipeline.api import ownership
+from pipeline.api import ownership, uploads
 from pipeline.api.routing import Route
 from pipeline.api.services import Services, principal_of, services_of
 from pipeline.auth import Principal
@@ -22,6 +22,9 @@ async def erase(request: web.Request) -> web.Response:
     document_id = request.match_info["documentId"]
     record, folder = await _own(services, principal, document_id)
     at = await _begin(services, document_id, record)
+    if await uploads.under_way(services, document_id):
+        await ownership.restore(services.redis, services.keys, document_id, record)
+        raise Conflict(f"document {document_id!r} is being uploaded", hint="wait until that is over")
     runs = await services.runs.of_document(document_id)
     if busy := [run.id for run in runs if await services.runs.working(run)]:
         await ownership.restore(services.redis, services.keys, document_id, record)

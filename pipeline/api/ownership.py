@@ -20,9 +20,16 @@ async def claim(redis: Store, keys: Keys, document_id: str, *, user_id: str, fil
     mine = {"userId": user_id, "filename": filename, "sha256": sha256}
     if await redis.set(keys.document(document_id), orjson.dumps(mine).decode(), nx=True):
         return True
-    if orjson.loads(await redis.get(keys.document(document_id)) or "null") == mine:
+    found = orjson.loads(await redis.get(keys.document(document_id)) or "{}")
+    if {name: value for name, value in found.items() if name != "upload"} == mine:
         return False
     raise taken(document_id)
+
+
+async def mark_upload(redis: Store, keys: Keys, document_id: str, upload: str) -> None:
+    """From now on the document's folder is this upload's alone, and goes if it comes to nothing."""
+    found = await record(redis, keys, document_id)
+    await redis.set(keys.document(document_id), orjson.dumps((found or {}) | {"upload": upload}).decode())
 
 
 def taken(document_id: str) -> Conflict:
@@ -34,7 +41,7 @@ async def release(redis: Store, keys: Keys, document_id: str) -> None:
 
 
 async def record(redis: Store, keys: Keys, document_id: str) -> dict[str, Any] | None:
-    """`{userId, filename, sha256}` of an uploaded document, with `erasing` (ms) once its erasure began."""
+    """`{userId, filename, sha256}` of an uploaded document, with `upload` until that is over and `erasing` (ms) once its erasure began."""
     found: dict[str, Any] | None = orjson.loads(await redis.get(keys.document(document_id)) or "null")
     return found
 

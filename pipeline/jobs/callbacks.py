@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,7 +103,8 @@ class Callbacks:
         if queue is None:
             return "unknown"
         keys = QueueKeys(self._bull_prefix, queue)
-        args: list[Argument] = [orjson.dumps(answer), now, keys.key(job_id), pack(pack_call(calls.promote(keys, job_id=job_id)))]
+        promote = pack(pack_call(calls.promote(keys, job_id=job_id)))
+        args: list[Argument] = [orjson.dumps(answer), now, keys.key(job_id), promote, uuid.uuid4().hex]
         verdict: Verdict = await CALLBACK(self._redis, [self.key(id)], args)
         return verdict
 

@@ -16,7 +16,9 @@ from pipeline.store.connection import Store
 from pipeline.store.idempotency import SECONDS, Answer, Claim, parse, record
 from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
 
-ENQUEUE = composed(lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
+ADD = lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "add.lua")
+"""`add(keys, args)` for scripts that add jobs."""
+ENQUEUE = composed(ADD + lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
 STATE = Script(stock("getStateV2"))
 COUNTS = Script(stock("getCounts"))
 LOST_REPLY_SECONDS = 60

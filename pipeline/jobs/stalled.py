@@ -1,4 +1,4 @@
-"""Jobs whose worker died: active without a lock, they are put back (or failed, if they stall again and again)."""
+"""Jobs that would be lost: those of a dead worker, active without a lock, and those that wait where a resume of BullMQ 5 would not find them."""
 
 import asyncio
 
@@ -7,9 +7,10 @@ import structlog
 from pipeline.jobs import calls
 from pipeline.jobs.calls import QueueKeys
 from pipeline.store.connection import STORE_ERRORS, Store
-from pipeline.store.scripts import Script, stock
+from pipeline.store.scripts import Script, lua, stock
 
 MOVE_STALLED = Script(stock("moveStalledJobsToWait"))
+KEEP_PAUSED = Script(lua("pipeline.jobs", "paused.lua") + "keepPaused(KEYS[1], KEYS[2], KEYS[3])")
 INTERVAL_MS = 3_000
 MAX_STALLED = 10
 """A job that brings its worker down this often is failed by the next worker that fetches it."""
@@ -33,6 +34,8 @@ async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS) 
                 # Nobody could renew a lock meanwhile: this check only marks, so that the workers take theirs again first.
                 await redis.delete(keys.key("stalled"))
             await recover(redis, keys, interval_ms=interval_ms)
+            # Retried, delayed and stalled jobs come back to `wait` during a pause as well.
+            await KEEP_PAUSED(redis, keys.keys("wait", "paused", "meta"), [])
             away = False
         except STORE_ERRORS as error:
             away = True

@@ -14,7 +14,7 @@ from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
 from pipeline.processors import extraction, llm, packs, questions
 from pipeline.processors.detection import Detector
-from pipeline.processors.packs import Severity
+from pipeline.processors.packs.model import Severity
 from pipeline.processors.rules import Finding, findings, gravest, lost
 from pipeline.processors.scoring import Loss, remaining
 from pipeline.storage import Storage, checked_id, findings_path, resolve

@@ -1,6 +1,7 @@
 """Zip containers (DOCX, XLSX, ODT, EPUB …) before they are read: whether that is safe, and what in them stays unread."""
 
 import io
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ _LOCKED = 0x1
 """Bit of an entry's flags: its bytes are encrypted."""
 _MARKUP = (".xml", ".rels", ".xhtml", ".html", ".htm", ".opf", ".ncx")
 _EMBEDDED = ("/embeddings/", "/Embeddings/")
+_LOCKED_PARTS = {
+    "META-INF/manifest.xml": re.compile(rb"encryption-data"),
+    "META-INF/encryption.xml": re.compile(rb"""CipherReference\s[^>]{0,99}URI=["'][^"']{0,999}\.(?:xhtml|html?|xml|opf|ncx)["']""", re.IGNORECASE),
+}
+"""Where OpenDocument and EPUB tell that parts are encrypted, which the zip's own directory does not; encrypted fonts lock no text."""
+_ENTITY = b"<!ENTITY"
 _CHUNK = 1 << 20
 
 
@@ -22,6 +29,10 @@ class Locked(ValueError):
 
 class TooMuch(ValueError):
     """There is more in the container than may be read; its text says what."""
+
+
+class Entities(ValueError):
+    """A part declares XML entities: what they stand for is text that is never expanded."""
 
 
 class Damaged(ValueError):
@@ -35,7 +46,7 @@ class Contents:
 
 
 def checked(data: bytes) -> Contents:
-    """Look through a document's container, without holding more than a chunk of it. Raises Locked, TooMuch, Damaged."""
+    """Look through a document's container, without holding more than a chunk of it. Raises Locked, TooMuch, Entities, Damaged."""
     if not data.startswith(_MARK):
         return Contents()
     try:
@@ -53,15 +64,23 @@ def checked(data: bytes) -> Contents:
             raise TooMuch(f"{total >> 20:,} MiB once unpacked; at most {INFLATED_LIMIT >> 20} are read")
         for entry in entries:
             if entry.filename.lower().endswith(_MARKUP):
-                _verify(archive, entry)
+                _verify(archive, entry, _LOCKED_PARTS.get(entry.filename))
     return Contents(embedded=tuple(entry.filename for entry in entries if any(folder in entry.filename for folder in _EMBEDDED)))
 
 
-def _verify(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+def _verify(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, lock: re.Pattern[bytes] | None) -> None:
     """Unpack a part to its end: one that lies about its size would be read in part, and its rest analysed by nobody."""
+    locked = entities = False
     try:
         with archive.open(entry) as part:
-            while part.read(_CHUNK):
-                pass
+            end = b""
+            while chunk := part.read(_CHUNK):
+                entities |= _ENTITY in end + chunk
+                locked |= bool(lock and lock.search(chunk))
+                end = chunk[1 - len(_ENTITY) :]
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise Damaged(f"{entry.filename}: {error}") from error
+    if locked:
+        raise Locked
+    if entities:
+        raise Entities

@@ -8,14 +8,13 @@ from typing import Any
 from presidio_analyzer import RecognizerResult
 from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 
+from pipeline.processors.packs.model import SUPPORT, SUPPORTED
+from pipeline.processors.recognisers import PackRecogniser
 from pipeline.processors.vocabulary import CONTRARY, SUPPORTING
 
 BEFORE = 64
 AFTER = 32
 """Characters that are looked at; after a match, not past the end of its sentence or field."""
-SUPPORT = 0.35
-LEAST = 0.4
-"""What a supporting word adds, and the least that results: the values of Presidio's own enhancer."""
 DOUBTED = 0.3
 """Credibility of what a contrary word precedes: below the threshold."""
 _FIELD_END = re.compile(r"[.;|\n]")
@@ -32,7 +31,7 @@ class NearbyWords(ContextAwareEnhancer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(
-            context_similarity_factor=SUPPORT, min_score_with_context_similarity=LEAST, context_prefix_count=BEFORE, context_suffix_count=AFTER
+            context_similarity_factor=SUPPORT, min_score_with_context_similarity=SUPPORTED, context_prefix_count=BEFORE, context_suffix_count=AFTER
         )
         self._known: dict[str, Words] = {}
 
@@ -49,8 +48,11 @@ class NearbyWords(ContextAwareEnhancer):  # type: ignore[misc]
     def _words(self, recogniser: Any) -> "Words":
         if recogniser.id not in self._known:
             [kind] = recogniser.supported_entities
-            own = tuple(f"{word.strip()}*" for word in recogniser.context or ())
-            self._known[recogniser.id] = Words(SUPPORTING.get(kind, own), CONTRARY.get(kind, ()))
+            supporting = SUPPORTING.get(kind, ())
+            # A pack's words count beside ours, Presidio's only where we have none.
+            if not supporting or isinstance(recogniser, PackRecogniser):
+                supporting += tuple(f"{word.strip()}*" for word in recogniser.context or ())
+            self._known[recogniser.id] = Words(supporting, CONTRARY.get(kind, ()))
         return self._known[recogniser.id]
 
 
@@ -74,7 +76,7 @@ class Words:
                 return min(score, DOUBTED)
         if support < 0 and self._supporting:
             support = _last(self._supporting, _FIELD_END.split(text[end : end + AFTER], maxsplit=1)[0])
-        return min(1.0, max(score + SUPPORT, LEAST)) if support >= 0 else score
+        return min(1.0, max(score + SUPPORT, SUPPORTED)) if support >= 0 else score
 
 
 def _last(words: re.Pattern[str] | None, text: str) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.processors.extras import needed
 from pipeline.processors.packs import RECOGNISERS, Packs
+from pipeline.processors.packs.model import DROPPED_BELOW
 from pipeline.processors.rules import Span, merged
 
 CHUNK = 4_000
@@ -13,8 +14,6 @@ OVERLAP = 400
 """Longer than anything that is recognised, so that nothing is lost at the border of two chunks."""
 WORDS = 64
 """Characters before a match in which words may tell what it is (`context.BEFORE`)."""
-THRESHOLD = 0.35
-"""Less credible matches are dropped at once; rules ask for more."""
 
 
 class Detector:
@@ -23,7 +22,7 @@ class Detector:
     def __init__(self, packs: Packs) -> None:
         # Imported late: a worker never needs them, and they take a second.
         with needed("compliance"):
-            from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, predefined_recognizers
+            from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
             from presidio_analyzer.nlp_engine import NoOpNlpEngine
 
             from pipeline.processors import recognisers, telephone
@@ -44,22 +43,18 @@ class Detector:
             if kind in packs.kinds
         ]
         found_by += [
-            PatternRecognizer(
-                supported_entity=pattern.kind,
-                name=f"{pattern.kind}-{number}",
-                patterns=[Pattern(pattern.kind, pattern.regex, pattern.confidence)],
-                context=list(pattern.context) or None,
-            )
+            recognisers.PackRecogniser(pattern, name=f"{pattern.kind}-{number}", supported_language="en")
             for number, pattern in enumerate(packs.patterns)
         ]
         self._kinds = sorted(packs.kinds)
+        self._own = {pattern.kind for pattern in packs.patterns}
         self._engine = AnalyzerEngine(
             registry=RecognizerRegistry(recognizers=found_by, supported_languages=["en"]),
             # Words beside a match are looked at where it is found: nothing needs a language model, nor the whole text in words.
             nlp_engine=NoOpNlpEngine([{"lang_code": "en", "model_name": ""}]),
             context_aware_enhancer=NearbyWords(),
             supported_languages=["en"],
-            default_score_threshold=THRESHOLD,
+            default_score_threshold=DROPPED_BELOW,
         )
         # It logs the text that it cannot read.
         logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)
@@ -78,7 +73,7 @@ class Detector:
                     found.append(Span(start=start + result.start, end=start + result.end, kind=result.entity_type, confidence=round(result.score, 4)))
             seen = start + len(chunk)
             progress(seen / len(text))
-        return merged(found)
+        return merged(found, self._own)
 
 
 def chunks(text: str) -> Iterator[tuple[int, str, bool]]:

@@ -111,7 +111,10 @@ def extract(data: bytes, mime_type: str, filename: str, *, declared: str | None 
         page = hypertext.text_of(text)
     elif mediatypes.xml(mime_type):
         # The library leaves out attributes, and takes a kilobyte for each level.
-        read_as, data = "text/plain", hypertext.text_of(text, xml=True).encode()
+        try:
+            read_as, data = "text/plain", hypertext.text_of(text, xml=True).encode()
+        except hypertext.Entities as error:
+            raise PermanentFailure(_entities(filename)) from error
     elif mime_type == "text/markdown":
         # The library leaves out what is HTML in it.
         read_as = "text/plain"
@@ -213,6 +216,8 @@ def _looked_through(data: bytes, mime_type: str, filename: str) -> list[str]:
         embedded = containers.checked(data).embedded
     except containers.Locked as error:
         raise PermanentFailure(_locked(filename)) from error
+    except containers.Entities as error:
+        raise PermanentFailure(_entities(filename)) from error
     except containers.TooMuch as error:
         raise PermanentFailure(f"{filename} has {error}; remove what is large in it, or split it, and upload it again") from error
     except containers.Damaged as error:
@@ -224,6 +229,10 @@ def _looked_through(data: bytes, mime_type: str, filename: str) -> list[str]:
 
 def _locked(filename: str) -> str:
     return f"{filename} is protected by a password; remove the protection and upload it again"
+
+
+def _entities(filename: str) -> str:
+    return f"{filename} declares XML entities, which are not expanded: not all of its text could be read; save it without them and upload it again"
 
 
 def _damaged(cause: str, mime_type: str, filename: str) -> str:

@@ -1,6 +1,7 @@
 """The text of an HTML page or an XML document: all of it, in order, however deep or wrong its tags are."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 _SILENT = frozenset(("script", "style"))
@@ -14,16 +15,24 @@ _SPOKEN = ("alt", "title", "placeholder", "value", "aria-label")
 """Attributes that people read or hear."""
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _ADDRESSES = ("mailto:", "tel:")
+_ENTITY = re.compile(r"(?:^|<!)ENTITY\s")
+"""A declaration in a document type, which the parser gives as part of that, or as a comment."""
+
+
+class Entities(ValueError):
+    """The document declares entities: what they stand for is text that is never expanded."""
 
 
 def text_of(page: str, *, xml: bool = False) -> str:
     """One line for each block, cells parted by ` | `; hidden elements included, scripts and styles not.
 
-    In XML each element is a block, and each attribute's value is text. Nothing is fetched or expanded.
+    In XML each element is a block, and each attribute's value is text. Nothing is fetched or expanded; raises Entities where that would
+    lose text of an XML document.
     """
     reader = _Reader(xml)
     reader.feed(page)
-    reader.close()
+    # What a tag or comment that nothing closes leaves. The parser's own end tries it anew at each `<`: minutes for a hundred kilobytes.
+    reader.handle_data(unescape(reader.rawdata))
     return reader.text()
 
 
@@ -56,6 +65,13 @@ class _Reader(HTMLParser):
         self._silent = False
         if self._xml or _BLOCKS.fullmatch(tag):
             self._break()
+
+    def handle_decl(self, decl: str) -> None:
+        if self._xml and _ENTITY.search(decl):
+            raise Entities
+
+    def handle_comment(self, data: str) -> None:
+        self.handle_decl(data)
 
     def unknown_decl(self, data: str) -> None:
         if data.startswith("CDATA["):

@@ -1,6 +1,8 @@
 """The optional language model: asked for statements that rules cannot read, and believed only where it quotes the text."""
 
 import asyncio
+import bisect
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ SHORTEST_QUOTE = 15
 """Letters and digits outside placeholders that a quote needs: a shorter one is found anywhere, and proves nothing."""
 LONGEST_QUOTE = 2_000
 ATTEMPTS = 4
+_WORD = re.compile(r"\S+")
 
 UNREACHABLE = "llm-unreachable"
 TIMED_OUT = "llm-timeout"
@@ -172,39 +175,59 @@ def _statements(body: bytes, asked: Sequence[Question]) -> list[_Statement]:
 def _located(
     statements: Sequence[_Statement], asked: Sequence[Question], text: str, spans: Sequence[Span], sent: Pseudonymised
 ) -> tuple[list[Finding], int]:
-    """The findings in the order of the text, and how many statements were dropped because the text does not hold their quote."""
+    """The findings in the order of the text, and how many statements were dropped because the text does not hold their quote.
+
+    Of statements of one kind whose quotes overlap, the first stands for all.
+    """
     known = {question.id: question for question in asked}
+    words = _Words(sent.text)
     pages = [match.start() for match in re.finditer(PAGE_END, text)]
-    found: dict[tuple[int, str], Finding] = {}
+    found: list[tuple[int, int, Finding]] = []
     dropped = max(0, len(statements) - MAX_STATEMENTS)
     for statement in statements[:MAX_STATEMENTS]:
-        place = _place(statement.quote, sent.text)
+        place = _place(statement.quote, words)
         if place is None:
             dropped += 1
             continue
         start, end = sent.original(*place)
         question = known[statement.rule]
-        found.setdefault(
-            (start, question.id),
-            Finding(
-                rule=question.id,
-                framework=question.framework,
-                article=question.article,
-                severity=question.severity,
-                title=question.title,
-                advice=question.advice,
-                excerpt=excerpt(text, spans, start, end, verbatim=False),
-                page=sum(page < start for page in pages) + 1 if pages else None,
-                offset=start,
-            ),
+        if any(other.rule == question.id and start < ends and end > begins for begins, ends, other in found):
+            continue
+        finding = Finding(
+            rule=question.id,
+            framework=question.framework,
+            article=question.article,
+            severity=question.severity,
+            title=question.title,
+            advice=question.advice,
+            excerpt=excerpt(text, spans, start, end, verbatim=False),
+            page=sum(page < start for page in pages) + 1 if pages else None,
+            offset=start,
         )
-    return [found[place] for place in sorted(found)], dropped
+        found.append((start, end, finding))
+    return [finding for *_, finding in sorted(found, key=lambda place: (place[0], place[2].rule))], dropped
 
 
-def _place(quote: str, sent: str) -> tuple[int, int] | None:
+class _Words:
+    """A text with one space between its words, in which a quote is found in linear time, however it and the text repeat themselves."""
+
+    def __init__(self, text: str) -> None:
+        words = list(_WORD.finditer(text))
+        self.text = " ".join(word[0] for word in words)
+        self._original = [word.start() for word in words]
+        self._starts = [0, *itertools.accumulate(len(word[0]) + 1 for word in words)][: len(words)]
+
+    def original(self, at: int) -> int:
+        """The place in the text itself of a character that is no space."""
+        word = bisect.bisect_right(self._starts, at) - 1
+        return self._original[word] + at - self._starts[word]
+
+
+def _place(quote: str, sent: _Words) -> tuple[int, int] | None:
     """Where the quote stands in what was sent, word by word; only the white space between words may differ. None if it does not."""
     telling = sum(character.isalnum() for character in PLACEHOLDER.sub("", quote))
     if telling < SHORTEST_QUOTE or len(quote) > LONGEST_QUOTE:
         return None
-    match = re.search(r"\s+".join(re.escape(word) for word in quote.split()), sent)
-    return match.span() if match else None
+    quoted = " ".join(_WORD.findall(quote))
+    at = sent.text.find(quoted)
+    return (sent.original(at), sent.original(at + len(quoted) - 1) + 1) if at >= 0 else None

@@ -94,7 +94,8 @@ def verified(declared: str | None, found: str, data: bytes, filename: str) -> st
     if (found == OLE and declared.startswith(_IN_OLE)) or (found == ZIP and declared.startswith(_IN_ZIP)):
         return declared
     what = "of no type that can be told" if found == BINARY else found
-    raise Mismatch(f"{filename} is declared as {declared}, but its bytes are {what}")
+    advice = "; it holds control characters: save it as plain text" if found == BINARY and textual(declared) else ""
+    raise Mismatch(f"{filename} is declared as {declared}, but its bytes are {what}{advice}")
 
 
 def _mentions_pdf(found: str, data: bytes) -> bool:

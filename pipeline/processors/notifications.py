@@ -121,6 +121,8 @@ def send(wanted: SendNotification, message: Message, template: str) -> None:
         from apprise import Apprise, NotifyFormat
 
     url = filled(template, wanted)
+    if not message.subject and not message.text.strip() and message.html is None:
+        raise PermanentFailure("there is nothing to send: both subject and message are empty")
     apprise = Apprise()
     with refusals.collected() as said:
         if not apprise.add(url):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from pipeline.processors.packs import WEIGHTS, Severity
+from pipeline.processors.packs.model import WEIGHTS, Severity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,6 +50,8 @@ def collected() -> Iterator[list[str]]:
     """What Apprise says meanwhile, and nobody else hears: its lines may hold parts of the URL."""
     logger = logging.getLogger("apprise")
     logger.propagate = False
+    # It warns of an answer's headers that it cannot read, with the whole URL.
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     logger.setLevel(logging.DEBUG)
     logger.addHandler(_collector)
     lines: list[str] = []

@@ -2,12 +2,12 @@
 
 import bisect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.processors.extraction import PAGE_END
-from pipeline.processors.packs import SEVERITIES, Rule, Severity
+from pipeline.processors.packs.model import SEVERITIES, Rule, Severity
 from pipeline.processors.scoring import Loss, losses, remaining
 
 BEFORE = 40
@@ -43,10 +43,13 @@ class Finding:
     """In characters, from the beginning of the stored text."""
 
 
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """Spans in the order of the text, none overlapping another: of those that do, the most credible stands, then the longest."""
+def merged(spans: Iterable[Span], own: Collection[str] = ()) -> list[Span]:
+    """Spans in the order of the text, none overlapping another: of those that do, the most credible stands, then the longest.
+
+    Of two that are equal in both, one of a kind in `own` stands: a pack's "address of our staff" is an e-mail address as well.
+    """
     kept: list[Span] = []
-    for span in sorted(set(spans), key=lambda span: (-span.confidence, span.start - span.end, span.start, span.kind)):
+    for span in sorted(set(spans), key=lambda span: (-span.confidence, span.start - span.end, span.kind not in own, span.start, span.kind)):
         at = bisect.bisect_left(kept, span.start, key=lambda other: other.end)
         while at < len(kept) and kept[at].end == span.start:
             at += 1
@@ -145,8 +148,11 @@ def _window(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _hidden(text: str) -> str:
-    """A piece of the surroundings, its telling words hidden."""
-    return re.sub(r"\w[\w.@’'/+-]*\w|\w", lambda match: HIDDEN if any(c.isupper() or c.isdigit() for c in match[0]) else match[0], text)
+    """A piece of the surroundings, its telling words hidden.
+
+    Those are all but words in small letters: in a script without capitals (王小明, محمد) any may be a name.
+    """
+    return re.sub(r"\w[\w.@’'/+-]*\w|\w", lambda match: HIDDEN if any(c.isalnum() and not c.islower() for c in match[0]) else match[0], text)
 
 
 def _places(text: str, spans: Sequence[Span], rule: Rule) -> list[tuple[int, int]]:

@@ -1,14 +1,16 @@
 """The store: one client with the settings that BullMQ's scripts and blocking reads need, and the checks before it is used."""
 
+import socket
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.asyncio.connection import parse_url
 from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, ReadOnlyError, RedisError, TimeoutError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pipeline.errors import ConfigError
+from pipeline.store import sentinel
+from pipeline.store.client import Client
+from pipeline.store.pool import Pool
 
 Store = Any
 """A client made by `connect`. redis-py types each reply as `bytes | str | None | …`; with `decode_responses` they are what the commands say."""
@@ -16,27 +18,38 @@ Store = Any
 STORE_ERRORS = (ConnectionError, TimeoutError, OSError, OutOfMemoryError, ReadOnlyError)
 """What a store raises that is away, full, or failing over: the same command may do later. Anything else is a mistake of ours."""
 OLDEST = (6, 2)
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPALIVE": 30,  # macOS's name for it
+        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPCNT": 3,
+        # ms. Keep-alive does not speak while something is unacknowledged: without this a command to a machine that has vanished
+        # would hang for a quarter of an hour.
+        "TCP_USER_TIMEOUT": 30_000,
+    }.items()
+    if hasattr(socket, name)
+}
 
 
 def connect(url: str, *, connections: int = 64, retries: int = 4) -> Store:
-    """A client that yields strings and waits for a free connection instead of failing.
+    """A client that yields strings; of blocking commands, up to `connections` at a time.
 
-    `socket_timeout=None`: redis-py's default of 5 s cuts blocking reads short and then sleeps (redis-py#4125).
-    Commands are sent again after a lost connection, which is safe because every script of ours may be repeated.
+    Connecting is tried again up to `retries` times, and so is what `Client` may send again.
     """
+    settings: dict[str, Any] = {
+        # redis-py's default of 5 s cuts blocking reads short and then sleeps (redis-py#4125).
+        "socket_timeout": None,
+        # What scripts answer is the same in both protocols, and the older one needs no HELLO.
+        "protocol": 2,
+        "decode_responses": True,
+    }
     # A unix socket has no keep-alive: when its peer dies, the kernel says so at once.
-    tcp = {} if url.startswith("unix:") else {"socket_connect_timeout": 5, "socket_keepalive": True}
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=None,
-        decode_responses=True,
-        socket_timeout=None,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
-        retry_on_error=[ConnectionError, TimeoutError],
-        **tcp,
-    )
-    return Redis.from_pool(pool)
+    if not url.startswith("unix:"):
+        settings |= {"socket_connect_timeout": 5, "socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+    parsed = sentinel.settings(url) if url.startswith(sentinel.SCHEMES) else parse_url(url)
+    return Client(Pool(max_connections=connections, retries=retries, **(settings | parsed)))
 
 
 async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:

@@ -40,7 +40,7 @@ class Keys:
         return f"{self.prefix}:idempotency:{principal}:{route}:{key}"
 
     def document(self, document_id: str) -> str:
-        """String: `{userId, filename, sha256, erasing?}` of an uploaded document, as JSON; documents stored by others have none."""
+        """String: `{userId, filename, sha256, upload?, erasing?}` of an uploaded document, as JSON; documents stored by others have none."""
         return f"{self.prefix}:document:{document_id}"
 
     def done(self, queue: str, job_id: str = "", attempts: str = "") -> str:
@@ -54,6 +54,15 @@ class Keys:
     def kept(self, queue: str, state: str) -> str:
         """List of the ended jobs of an external queue that belong to no run and are kept, newest first."""
         return f"{self.prefix}:bridge:{queue}:kept:{state}"
+
+    def removing(self, document_id: str) -> str:
+        """String: who is removing the document just now."""
+        return f"{self.prefix}:document:{document_id}:removing"
+
+    @property
+    def uploads(self) -> str:
+        """Sorted set: `<documentId> <random>` of each upload under way, by when it was last heard of (ms)."""
+        return f"{self.prefix}:uploads"
 
     @property
     def webhooks(self) -> str:

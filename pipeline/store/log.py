@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,20 @@ if #dropped == 0 then return end
 redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
 redis.call('SET', KEYS[2], dropped[1][1])
 """)
+# An XADD that is sent again after a lost reply would be a second entry, so each append leaves its cursors under a name of its own.
+# They come last: a full store refuses only the first write.
+_APPEND = Script("""
+local before = redis.call('GET', KEYS[2])
+if before then return cjson.decode(before) end
+local cursors = {}
+for first = 2, #ARGV, 8 do
+  cursors[#cursors + 1] = redis.call('XADD', KEYS[1], '*', unpack(ARGV, first, first + 7))
+end
+redis.call('SET', KEYS[2], cjson.encode(cursors), 'EX', ARGV[1])
+return cursors
+""")
+_APPENDED_SECONDS = 60
+"""How long a repeated append is recognised: longer than it is tried."""
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 """A stream id; no number of it exceeds the 64 bits that the store has for each."""
 
@@ -68,12 +83,11 @@ class Log:
         self.key = key
 
     async def append(self, events: Sequence[Event]) -> list[str]:
-        """Append events in one write and return their cursors."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            for event in events:
-                fields = event.fields()
-                pipe.xadd(self.key, dict(zip(fields[::2], fields[1::2], strict=True)))
-            return [str(cursor) for cursor in await pipe.execute()]
+        """Append events in one write, once however often it has to be sent, and return their cursors."""
+        if not events:
+            return []
+        fields = [field for event in events for field in event.fields()]
+        return list(await _APPEND(self._redis, [self.key, f"{self.key}:append:{secrets.token_hex(8)}"], [_APPENDED_SECONDS, *fields]))
 
     async def after(self, cursor: str, *, limit: int, block_ms: int | None = None) -> list[Event]:
         """Events later than `cursor` (empty: from the earliest kept), waiting up to `block_ms` for the first.

@@ -37,7 +37,11 @@ def bullmq_version() -> str:
 
 
 class Script:
-    """A Lua script that is called by hash and loaded again when the store has forgotten it."""
+    """A Lua script that is called by hash and loaded again when the store has forgotten it.
+
+    The client sends a call again whose reply was lost. So each script must do no harm when it comes twice with the same keys and
+    arguments: what it writes the second time is what stands there, or it recognises that it was there, and answers accordingly.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source

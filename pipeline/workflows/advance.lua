@@ -9,7 +9,7 @@ if redis.call('HGET', KEYS[1], 'v') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], '')
 local what = cmsgpack.unpack(ARGV[3])
 for _, job in ipairs(what.jobs) do
-  local id = addStandardJob(job[1], job[2])
+  local id = add(job[1], job[2])
   if type(id) == 'number' and id < 0 then return redis.error_reply('HOOKLINE cannot add a job: ' .. id) end
 end
 for _, cancel in ipairs(what.cancel) do

@@ -8,7 +8,7 @@ if existing then return {0, existing} end
 local what = cmsgpack.unpack(ARGV[5])
 local triggered = ''
 for _, job in ipairs(what.jobs) do
-  local id = addStandardJob(job[1], job[2])
+  local id = add(job[1], job[2])
   if type(id) == 'number' and id < 0 then return redis.error_reply('HOOKLINE cannot add a job: ' .. id) end
   if job[3] == '1' then triggered = id .. '' end
 end

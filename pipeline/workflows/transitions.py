@@ -9,7 +9,7 @@ import orjson
 from pipeline.jobs import calls
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.model import Origin
-from pipeline.jobs.queues import Queues
+from pipeline.jobs.queues import ADD, Queues
 from pipeline.store.connection import Store
 from pipeline.store.idempotency import Answer, Claim, record
 from pipeline.store.keys import Keys
@@ -22,11 +22,11 @@ from pipeline.workflows.definition import Definition
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.model import Decision, Dispatch, Outcome, Run, Timer
 
-START = composed(lua("pipeline.workflows", "start.lua"), "addStandardJob")
+START = composed(ADD + lua("pipeline.workflows", "start.lua"), "addStandardJob")
 _DOCUMENT_ID = 128
 """Characters; an input's documentId that is longer cannot be a document's."""
 JOB_ENDS = ("job.completed", "job.failed")
-ADVANCE = composed(lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
+ADVANCE = composed(ADD + lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
 IGNORE = composed(lua("pipeline.workflows", "ignore.lua"), "removeJob")
 
 

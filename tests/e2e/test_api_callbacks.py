@@ -18,8 +18,8 @@ from pipeline.jobs.attempt import read_job
 from pipeline.jobs.callbacks import Callbacks, Links, callback_id
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.model import Job
-from pipeline.jobs.worker import FETCH
 from tests.support.api import Api, Reply, serving
+from tests.support.jobs import FETCH
 
 QUEUE = "document-processing"
 

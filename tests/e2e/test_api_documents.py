@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from pipeline.api import uploads
+from pipeline.api.uploads import Upload
 from tests.support.api import DOCUMENT_UPLOAD, Api, Reply, serving
 
 PDF = b"%PDF-1.7 not much of one"
@@ -198,6 +201,84 @@ async def test_the_same_key_name_and_content_start_one_run(api: Api, folder: Pat
     assert _files(folder) == [f"documents/{again.json['documentId']}/report.pdf"], "what the others stored was taken away again"
     assert len(await redis.keys("hookline:document:*")) == 1
     assert await redis.zcard("hookline:runs:all") == 1
+
+
+async def test_the_same_key_and_document_id_keep_the_document_that_the_run_needs(api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, second = api.services.runs.start, asyncio.Event()
+    begun: list[object] = []
+
+    async def first_comes_last(*args: Any, **more: Any) -> Any:
+        begun.append(args)
+        if len(begun) == 1:
+            await asyncio.wait_for(second.wait(), 10)
+        return await start(*args, **more)
+
+    monkeypatch.setattr(api.services.runs, "start", first_comes_last)
+    headers = {"Idempotency-Key": "k"}
+    first = asyncio.create_task(_upload(api, _form(documentId="d"), headers=headers))
+    while not begun:
+        await asyncio.sleep(0)
+    again = await _upload(api, _form(documentId="d"), headers=headers)
+    second.set()
+    assert (again.status, (await first).text) == (202, again.text)
+    assert _files(folder) == ["documents/d/report.pdf"]
+    assert (await api.call("GET", "/api/runs")).json["items"][0]["runId"] == again.json["runId"]
+
+
+# --- killed in the middle ---------------------------------------------------------------------------------------------
+
+
+async def _killed(api: Api, redis: Redis, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """An upload of `d` as a process leaves it that is killed there, found three minutes later."""
+
+    async def dies(*_: Any, **__: Any) -> Any:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Upload, "abandon", dies)
+        patch.setattr(*{"write": (api.services.storage, "write"), "start": (api.services.runs, "start"), "finish": (Upload, "finish")}[where], dies)
+        with pytest.raises(aiohttp.ClientError):
+            await _upload(api, _form(documentId="d"))
+    [(name, at)] = await redis.zrange("hookline:uploads", 0, -1, withscores=True)
+    await redis.zadd("hookline:uploads", {name: at - 180_000})
+
+
+@pytest.mark.parametrize("where", ["write", "start"])
+async def test_one_whose_process_is_killed_leaves_nothing(api: Api, folder: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    await _killed(api, redis, monkeypatch, where)
+    assert await redis.keys("hookline:document:*") == ["hookline:document:d"]
+    assert await uploads.sweep(api.services) == 1
+    assert _files(folder) == []
+    assert await redis.keys("hookline:document:*") == await redis.keys("hookline:uploads") == []
+    assert (await _upload(api, _form(b"another file", documentId="d"))).status == 202
+
+
+async def test_one_whose_run_was_started_keeps_its_document(api: Api, folder: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _killed(api, redis, monkeypatch, "finish")
+    assert await uploads.sweep(api.services) == 1
+    assert _files(folder) == ["documents/d/report.pdf"]
+    assert set(json.loads(await redis.get("hookline:document:d"))) == {"userId", "filename", "sha256"}
+    assert await redis.keys("hookline:uploads") == []
+
+
+async def test_one_that_is_sent_again_after_a_kill_keeps_its_document(api: Api, folder: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _killed(api, redis, monkeypatch, "start")
+    assert (await _upload(api, _form(documentId="d"))).status == 202
+    assert await uploads.sweep(api.services) == 1
+    assert _files(folder) == ["documents/d/report.pdf"]
+    assert await redis.keys("hookline:uploads") == []
+
+
+async def test_a_sweep_leaves_alone_what_is_being_sent_again(api: Api, folder: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _killed(api, redis, monkeypatch, "start")
+    again = Upload(api.services, "d")
+    await again.begin()
+    await uploads.sweep(api.services)
+    assert _files(folder) == ["documents/d/report.pdf"]
+    assert "erasing" not in json.loads(await redis.get("hookline:document:d"))
+    await again.abandon()
+    assert await uploads.sweep(api.services) == 1
+    assert _files(folder) == []
 
 
 @pytest.mark.parametrize("form", [lambda: _form(PDF + b"!"), lambda: _form(filename="other.pdf")], ids=["content", "name"])

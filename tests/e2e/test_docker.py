@@ -39,6 +39,11 @@ def plain(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("HOOKLINE_", "REDIS_", "BULLMQ_"))} | environment
 
 
+def here(arguments: list[str]) -> list[str]:
+    """A container's arguments on this machine: on loopback, on any free port."""
+    return [{"0.0.0.0": "127.0.0.1", "8000": "0", "8001": "0"}.get(argument, argument) for argument in arguments]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -89,16 +94,20 @@ async def test_the_commands_of_compose_make_a_system_that_works(tmp_path: Path) 
     port = free_port()
     elsewhere = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(tmp_path)]
     analysis = image("analysis.Dockerfile")
-    arguments = [{"0.0.0.0": "127.0.0.1", "8000": "0"}.get(argument, argument) for argument in analysis["CMD"]]
+    examples = ROOT / "examples" / "analysis-service"
+    risk = services["risk-service"]
+    # Callback links are made by workers, which must know beforehand where the API will listen.
+    own_port = free_port()
     log = tmp_path / "log"
     async with (
         smtp,
         running(get_binary_path(), *settings, *elsewhere, env=plain({}), cwd=tmp_path, log=log) as valkey,
         Redis(port=port, decode_responses=True) as redis,
         running(
-            sys.executable, *analysis["ENTRYPOINT"][1:], *arguments,
-            env=plain(services["analysis-service"]["environment"]), cwd=ROOT / "examples" / "analysis-service", log=log,
+            sys.executable, *analysis["ENTRYPOINT"][1:], *here(analysis["CMD"]),
+            env=plain(services["analysis-service"]["environment"]), cwd=examples, log=log,
         ) as analysing,
+        running(sys.executable, *risk["entrypoint"][1:], *here(risk["command"]), env=plain(risk["environment"]), cwd=examples, log=log) as assessing,
     ):  # fmt: skip
         while "Ready to accept connections" not in (said := await line(valkey)):
             assert said, "the store did not start"
@@ -112,6 +121,9 @@ async def test_the_commands_of_compose_make_a_system_that_works(tmp_path: Path) 
         hooks = json.loads(await line(analysing))["listening"]
         address = hooks.removesuffix("/hooks")
         assert await healthy([*analysis["HEALTHCHECK"][:3], address.rpartition(":")[2]], cwd=tmp_path, env=plain({}))
+        asked_at = json.loads(await line(assessing))["listening"]
+        check = risk["healthcheck"]["test"]
+        assert await healthy([*check[1:4], asked_at.removesuffix("/jobs").rpartition(":")[2]], cwd=tmp_path, env=plain({}))
         environment = plain(
             services["auth-service"]["environment"]
             | {
@@ -119,7 +131,9 @@ async def test_the_commands_of_compose_make_a_system_that_works(tmp_path: Path) 
                 "HOOKLINE_CONFIG": str(tmp_path / "config.yaml"),
                 "HOOKLINE_DATA_DIR": str(tmp_path / "data"),
                 "HOOKLINE_LOG_FORMAT": "json",
-                "HOOKLINE_PORT": "0",
+                "HOOKLINE_PORT": str(own_port),
+                "PUBLIC_URL": f"http://127.0.0.1:{own_port}",
+                "RISK_URL": asked_at,
                 "HOOKLINE_SUBNET": "127.0.0.0/8",
                 "ANALYSIS_URL": hooks,
                 "EMAIL_URL": f"mailto://127.0.0.1:{smtp.sockets[0].getsockname()[1]}/?from=hookline@example.com&to=a@example.com&mode=insecure",
@@ -132,14 +146,29 @@ async def test_the_commands_of_compose_make_a_system_that_works(tmp_path: Path) 
             ready = await line(hookline)
             assert "ready" in ready, log.read_text()
             url = ready.split()[-1]
-            at = environment | {"HOOKLINE_PORT": url.rpartition(":")[2]}
-            assert await healthy(service["HEALTHCHECK"], cwd=tmp_path, env=at | {"http_proxy": "http://127.0.0.1:1"})
+            assert await healthy(service["HEALTHCHECK"], cwd=tmp_path, env=environment | {"http_proxy": "http://127.0.0.1:1"})
             await the_whole_system_works(url, analysing, secrets["FILE_SERVICE_KEY"], environment)
             assert "score" in await asyncio.wait_for(mails.get(), 10)
+            await a_step_is_done_by_the_risk_service(url, assessing, secrets["FILE_SERVICE_KEY"])
         assert hookline.returncode == 0
-        assert not await healthy(service["HEALTHCHECK"], cwd=tmp_path, env=at)
+        assert not await healthy(service["HEALTHCHECK"], cwd=tmp_path, env=environment)
     said = log.read_text()
     assert not [name for name, value in secrets.items() if value in said]
+
+
+async def a_step_is_done_by_the_risk_service(url: str, assessing: asyncio.subprocess.Process, key: str) -> None:
+    """Asked by a signed POST, it answers 202 and calls back; the score that the step before found comes back as a risk."""
+    async with Client(url, key) as client:
+        uploaded = await client.upload(ROOT / "examples" / "documents" / "quarterly-report.pdf", mime_type="")
+        document = {"documentId": uploaded["documentId"], "filename": "quarterly-report.pdf", "mimeType": "", "fileSize": 0}
+        run_id = (await client.start_run("document-risk", document))["runId"]
+        said = json.loads(await line(assessing))
+        assert said["callback"] == 200, said
+        assert run_id in await ended(client, 4)
+        steps = (await client.run(run_id))["steps"]
+    assert said["jobId"] == steps["assess"]["jobId"]
+    score = steps["analyze"]["result"]["score"]
+    assert steps["assess"]["result"] == {"risk": "high" if score < 50 else "low"}
 
 
 async def the_whole_system_works(url: str, analysing: asyncio.subprocess.Process, key: str, environment: dict[str, str]) -> None:

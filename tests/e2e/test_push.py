@@ -1,11 +1,14 @@
 """A step done by another service: signed POST, an answer at once or by callback, and every way in which a callback can be wrong."""
 
 import asyncio
+import base64
+import contextlib
 import json
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from standardwebhooks import Webhook
 
 from pipeline.client import Client
 from tests.support.chains import no_libraries
+from tests.support.receiver import Answer, receiving
 from tests.support.runs import ends
 from tests.support.service import ROOT, Service, token
 from tests.support.subscriber import SECRET
@@ -157,18 +161,86 @@ async def test_a_callback_that_never_comes_is_a_failed_attempt_and_a_late_one_is
         assert (await call_back(second["callbackUrl"], {"result": 1}))[0] == 410
 
 
-async def test_the_example_service_does_pushed_jobs(tmp_path: Path, port: int) -> None:
+async def test_a_link_of_an_earlier_execution_is_gone_and_no_log_has_any(tmp_path: Path, other: tuple[Other, str], port: int) -> None:
+    service_of_others, url = other
+    settings = config(url, port)
+    settings["workflows"]["ask"]["steps"]["only"]["timeout"] = "1s"
+    async with Service(tmp_path, settings, port=port) as service, Client(service.url, token()) as client:
+        run = await ended(service, await start(service))
+        assert (run["status"], "timed out" in run["error"] or "timeout" in run["error"]) == ("failed", True), run["error"]
+        first = await service_of_others.asked.get()
+        assert (await call_back(first["callbackUrl"], {"result": "late"}))[0] == 410
+        await client.retry(run["runId"])
+        second = await service_of_others.asked.get()
+        assert (second["jobId"], second["attempt"]) != (first["jobId"], first["attempt"])
+        assert second["idempotencyKey"] != first["idempotencyKey"]
+        assert (await call_back(first["callbackUrl"], {"result": "late"}))[0] == 410
+        swapped = second["callbackUrl"].partition("?")[0] + "?" + first["callbackUrl"].partition("?")[2]
+        assert (await call_back(swapped, {"result": "swapped"}))[0] == 403
+        assert (await call_back(second["callbackUrl"], {"result": "in time"}))[0] == 200
+        async with asyncio.timeout(20):
+            async for event in client.follow(after="0-0", types=["workflow.completed"]):
+                assert event["data"]["runId"] == run["runId"]
+                break
+        assert (await client.run(run["runId"]))["steps"]["only"]["result"] == "in time"
+    for asked in (first, second):
+        signature = asked["callbackUrl"].partition("signature=")[2]
+        assert len(signature) > 40
+        assert signature[:20] not in service.log
+    assert "/api/callbacks/" in service.log
+
+
+async def test_a_link_outlives_the_rotation_of_its_key_for_as_long_as_that_is_named(tmp_path: Path, other: tuple[Other, str], port: int) -> None:
+    service_of_others, url = other
+    old, new = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+    runs, links = [], []
+    async with Service(tmp_path, config(url, port), port=port, environment={"HOOKLINE_ENCRYPTION_KEYS": old}) as service:
+        for text in ("one", "two"):
+            runs.append(await start(service, text))
+            links.append((await service_of_others.asked.get())["callbackUrl"])
+    async with Service(tmp_path, config(url, port), port=port, environment={"HOOKLINE_ENCRYPTION_KEYS": new}):
+        assert (await call_back(links[0], {"result": 1}))[0] == 403
+    async with Service(tmp_path, config(url, port), port=port, environment={"HOOKLINE_ENCRYPTION_KEYS": f"{new},{old}"}) as service:
+        for run_id, link in zip(runs, links, strict=True):
+            assert (await call_back(link, {"result": link[-5:]}))[0] == 200
+            assert (await ended(service, run_id))["steps"]["only"]["result"] == link[-5:]
+
+
+@contextlib.asynccontextmanager
+async def example() -> AsyncIterator[tuple[str, asyncio.StreamReader]]:
+    """`examples/analysis-service/analyse.py`: its URL, and what it says."""
     app = ROOT / "examples" / "analysis-service" / "analyse.py"
-    example = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, str(app), "--port", "0", stdout=asyncio.subprocess.PIPE, env=os.environ | {"PUSH_SECRET": SECRET}
     )
-    assert example.stdout
+    assert process.stdout
     try:
-        url = json.loads(await asyncio.wait_for(example.stdout.readline(), 20))["listening"]
-        async with Service(tmp_path, config(url, port), port=port) as service:
-            run = await ended(service, await start(service))
-            assert (run["status"], run["steps"]["only"]["result"]) == ("completed", {"risk": "unknown"})
-            assert json.loads(await asyncio.wait_for(example.stdout.readline(), 20)) == {"jobId": run["steps"]["only"]["jobId"], "callback": 200}
+        yield json.loads(await asyncio.wait_for(process.stdout.readline(), 20))["listening"], process.stdout
     finally:
-        example.terminate()
-        await example.wait()
+        process.terminate()
+        await process.wait()
+
+
+async def test_the_example_service_does_pushed_jobs(tmp_path: Path, port: int) -> None:
+    async with example() as (url, said), Service(tmp_path, config(url, port), port=port) as service:
+        run = await ended(service, await start(service))
+        assert (run["status"], run["steps"]["only"]["result"]) == ("completed", {"risk": "unknown"})
+        assert json.loads(await asyncio.wait_for(said.readline(), 20)) == {"jobId": run["steps"]["only"]["jobId"], "callback": 200}
+
+
+async def test_the_example_service_calls_back_until_it_is_heard_and_does_nothing_for_strangers() -> None:
+    job = {"jobId": "1", "idempotencyKey": "k", "data": {"score": 40}, "callbackDeadline": "2999-01-01T00:00:00.000Z"}
+    async with example() as (url, said), receiving(Answer(status=409)) as hookline, aiohttp.ClientSession() as session:
+        hookline.answer(Answer(status=503))
+        body = json.dumps({"type": "job.requested", "data": {**job, "callbackUrl": hookline.url}})
+        now = datetime.now(UTC)
+        signed = {
+            "webhook-id": "job_1",
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(SECRET).sign("job_1", now, body),
+        }
+        for headers, status in (({}, 401), ({**signed, "webhook-id": "job_2"}, 401), (signed, 202)):
+            async with session.post(url, data=body, headers=headers) as response:
+                assert response.status == status
+        assert json.loads(await asyncio.wait_for(said.readline(), 20)) == {"jobId": "1", "callback": 409}
+    assert [received.event for received in hookline.received] == [{"result": {"risk": "high"}}] * 2

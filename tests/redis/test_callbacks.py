@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from pipeline.config import Config
 from pipeline.jobs import calls
 from pipeline.jobs.attempt import read_job
-from pipeline.jobs.callbacks import Callbacks, Links, callback_id
+from pipeline.jobs.callbacks import CALLBACK, Callbacks, Links, callback_id
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.closing import HOLD
 from pipeline.jobs.model import Job
@@ -126,6 +126,25 @@ async def test_the_first_answer_stands(redis: Redis, callbacks: Callbacks, again
     id = callback_id(job)
     assert [await callbacks.answer(id, {"result": 1}, now_ms()), await callbacks.answer(id, again, now_ms())] == ["accepted", "repeated"]
     assert await callbacks.close(record) == {"result": 1}
+
+
+async def test_a_call_that_is_sent_again_after_a_lost_reply_is_accepted_again(
+    redis: Redis, callbacks: Callbacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    async def recorded(*call: Any) -> Any:
+        sent.append(call)
+        return await CALLBACK(*call)
+
+    monkeypatch.setattr("pipeline.jobs.callbacks.CALLBACK", recorded)
+    job = await fetched(redis)
+    record = await callbacks.open(job, now_ms() + 60_000)
+    assert await hold(redis, job, record.key) == [0, 0]
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "accepted"
+    assert await CALLBACK(*sent[0]) == "accepted"
+    assert await redis.lrange(KEYS.key("wait"), 0, -1) == [job.id]
+    assert await callbacks.answer(callback_id(job), {"result": 1}, now_ms()) == "repeated"
 
 
 async def test_late_and_unknown_answers_and_those_for_a_removed_job_change_nothing(redis: Redis, callbacks: Callbacks) -> None:

@@ -15,7 +15,7 @@ from pipeline.jobs.runner import Runner
 from pipeline.jobs.worker import Worker
 from tests.redis.test_worker import LOG, Bench
 from tests.support.events import count, events_until
-from tests.support.receiver import Answer, receiving
+from tests.support.receiver import Answer, raw_server, receiving
 from tests.support.valkey import Valkey
 
 PATH = "pipeline.processors.notifications:NotificationProcessor"
@@ -53,6 +53,27 @@ async def test_no_secret_is_left_anywhere(valkey: Valkey, redis: Redis, url: str
     assert events[-1].data["error"] == status.failed_reason
     everything = "\n".join([repr(events), repr(status), repr(logged), said.getvalue(), await written(redis)])
     assert "notification" in status.failed_reason
+    assert not [secret for secret in SECRETS if secret.lower() in everything.lower()]
+
+
+async def test_nor_where_an_answer_is_not_http(valkey: Valkey, redis: Redis) -> None:
+    """urllib3 warns of headers that it cannot read, with the URL that gave them."""
+
+    async def unreadable(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nno colon here\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger().addHandler(handler)
+    try:
+        async with raw_server(unreadable) as url:
+            settings = Config.model_validate({"notifications": {"push": url.replace("http://", "json://hookline:hunter2pass@") + "/t0kenT0ken"}})
+            events, status = await failed(valkey, settings)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert "error=400" in status.failed_reason
+    everything = "\n".join([repr(events), repr(status), said.getvalue(), await written(redis)])
     assert not [secret for secret in SECRETS if secret.lower() in everything.lower()]
 
 

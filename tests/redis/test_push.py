@@ -59,7 +59,7 @@ class House:
 
             processor = Processor(path="http://x", name="PushProcessor", kind="push", input=None, timeout=timeout, memory=0, call=nobody)
             runner = Runner({"do": processor}, {"http://x": push}, concurrency=1)
-            worker = Worker(self.redis, self.blocking, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w")
+            worker = Worker(self.redis, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w")
             task = asyncio.create_task(worker.run())
             try:
                 yield worker

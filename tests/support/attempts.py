@@ -52,7 +52,8 @@ async def attempts(folder: Path) -> AsyncIterator[Attempt]:
     try:
         for number, document in enumerate(DOCUMENTS):
             place = folder / "storage" / "documents" / f"d{number}" / document.filename
-            place.parent.mkdir(parents=True)
+            # Where each name leads, if it is followed.
+            place.parent.mkdir(parents=True, exist_ok=True)
             (generated / document.name).rename(place)
             await pool.warm()
             yield await _attempt(pool, document, f"d{number}", place.stat().st_size)

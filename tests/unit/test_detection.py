@@ -2,10 +2,12 @@
 
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
-from pipeline.processors import packs
+from pipeline.errors import PermanentFailure
+from pipeline.processors import packs, recognisers
 from pipeline.processors.context import BEFORE
 from pipeline.processors.detection import CHUNK, WORDS, Detector
 from pipeline.processors.vocabulary import CONTRARY, SUPPORTING
@@ -125,6 +127,38 @@ def test_ip_addresses(detector: Detector, text: str, addresses: list[str]) -> No
     assert found(detector, text, "IP_ADDRESS") == addresses
 
 
+def own(folder: Path, pattern: str) -> Detector:
+    """A detector with one pattern of a pack of one's own."""
+    (folder / "own.yaml").write_text(f"framework: HOUSE\npatterns: [{{{pattern}}}]\n")
+    return Detector(packs.load(("own.yaml",), folder=folder))
+
+
+def test_a_packs_pattern_reads_lines_as_python_does(tmp_path: Path) -> None:
+    """With Presidio's flags, `.+` would take the rest of the text, and what reaches a piece's border is left to the next."""
+    detector = own(tmp_path, "kind: STAFF, regex: '^staff: .+$'")
+    lines = CHUNK // 4
+    assert found(detector, "staff: ada byron\nno staff: here\n" * lines, "STAFF") == ["staff: ada byron"] * lines
+
+
+def test_a_packs_kind_may_be_a_part_of_ours(tmp_path: Path) -> None:
+    detector = own(tmp_path, "kind: STAFF_ADDRESS, regex: '\\w+@example\\.com', confidence: 1")
+    text = "ada@example.com and ada@example.org"
+    assert found(detector, text, "STAFF_ADDRESS") == ["ada@example.com"]
+    assert found(detector, text, "EMAIL_ADDRESS") == ["ada@example.org"]
+
+
+def test_a_packs_words_count_beside_ours(tmp_path: Path) -> None:
+    detector = own(tmp_path, "kind: PHONE_NUMBER, regex: '7-\\d{4}', confidence: 0.3, context: [kiosk]")
+    assert found(detector, "the kiosk 7-1234, x" + "-" * BEFORE + " tel. 7-1235" + "-" * BEFORE + " 7-1236", "PHONE_NUMBER") == ["7-1234", "7-1235"]
+
+
+def test_a_packs_pattern_that_takes_too_long_fails_instead_of_missing_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognisers, "PATIENCE", 0.1)
+    detector = own(tmp_path, "kind: STAFF, regex: '(?:staff|[a-z ])*[!?]'")
+    with pytest.raises(PermanentFailure, match="the regular expression of STAFF in a rule pack takes more than"):
+        detector.spans("staff " * 333 + "it")
+
+
 def test_words_are_those_that_the_recognisers_know() -> None:
     assert set(SUPPORTING) | set(CONTRARY) <= set(packs.RECOGNISERS)
     assert WORDS == BEFORE
@@ -147,7 +181,24 @@ def test_nothing_that_was_read_is_logged(detector: Detector, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(
-    "unit", ["a.", "a@", "?a=b@c.d&", "1 ", "(1", "::", "ab:", "4111-", "DE89 3704 ", "order ", "1234567890", "-", "tel. 020 7946 0958 "]
+    "unit",
+    [
+        "a.",
+        "a@",
+        "?a=b@c.d&",
+        "1 ",
+        "(1",
+        "::",
+        "ab:",
+        "4111-",
+        "DE89 3704 ",
+        "order ",
+        "1234567890",
+        "-",
+        "tel. 020 7946 0958 ",
+        "ext. 192.168 ",
+        "tlf. 67 22 41 35 ",
+    ],
 )
 def test_no_text_takes_long(detector: Detector, unit: str) -> None:
     """64 KiB that a pattern might read again and again; a quadratic one would take minutes."""

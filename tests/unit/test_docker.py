@@ -21,8 +21,8 @@ from tests.support.service import ROOT
 
 DOCKER = ROOT / "docker"
 DOCKERFILES = {"Dockerfile": "hookline", "analysis.Dockerfile": "analysis-service", "files.Dockerfile": "file-service"}
-SECRETS = {"HOOKLINE_JWT_SECRET", "HOOKLINE_ENCRYPTION_KEYS", "ANALYSIS_WEBHOOK_SECRET", "FILE_SERVICE_KEY"}
-OURS = ("auth-service", "worker", "analysis-service", "file-service")
+SECRETS = {"HOOKLINE_JWT_SECRET", "HOOKLINE_ENCRYPTION_KEYS", "ANALYSIS_WEBHOOK_SECRET", "HOOKLINE_PUSH_SECRET", "FILE_SERVICE_KEY"}
+OURS = ("auth-service", "worker", "analysis-service", "risk-service", "file-service")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,24 @@ def test_the_configuration_is_whole_with_what_compose_gives_it(compose: dict[str
     assert config.redis.url is not None
     (endpoint,) = config.webhooks.endpoints
     assert endpoint.url == "http://analysis-service:8000/hooks"
-    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
-    assert config.workflows == shipped["workflows"], "docker/config.yaml and config.yaml should have the same workflows"
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())["workflows"]
+    same = {name: config.workflows[name] for name in shipped}
+    assert same == shipped, "docker/config.yaml should have the workflows of config.yaml"
+
+
+def test_the_risk_service_is_asked_and_calls_back_inside_the_network(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    config = configfile.load(DOCKER / "config.yaml", services["auth-service"]["environment"])
+    risk = services["risk-service"]
+    assert risk["build"] == services["analysis-service"]["build"]
+    assert (ROOT / "examples" / "analysis-service" / risk["entrypoint"][1]).is_file()
+    port = risk["command"][risk["command"].index("--port") + 1]
+    assert config.queues["risk-analysis"].processors == {"analyze-risk": f"http://risk-service:{port}/jobs"}
+    assert risk["healthcheck"]["test"] == ["CMD", "python", "healthcheck.py", "/health", port]
+    assert config.server.public_url == "http://auth-service:3000"
+    assert config.push.secret is not None
+    assert config.push.secret.get_secret_value() == risk["environment"]["PUSH_SECRET"]
+    assert config.workflows["document-risk"]["steps"]["assess"]["queue"] == "risk-analysis"
 
 
 # --- compose.yaml ----------------------------------------------------------------------------------------------------
@@ -99,7 +115,7 @@ def test_compose_has_the_form_of_the_specification(compose: dict[str, Any]) -> N
 
 def test_the_service_scales_and_only_the_proxy_publishes_its_port(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services.keys() >= {"auth-service", "worker", "proxy", "valkey", "analysis-service", "file-service", "smtp"}
+    assert services.keys() >= {"auth-service", "worker", "proxy", "valkey", "analysis-service", "risk-service", "file-service", "smtp"}
     for name in ("auth-service", "worker"):
         assert not services[name].keys() & {"ports", "container_name", "hostname"}, f"{name} could not be scaled"
     assert services["auth-service"]["expose"] == ["3000"]

@@ -166,7 +166,7 @@ def test_a_document_that_is_not_there_may_come(config: Config) -> None:
         (b"<!doctype html><html><body>x</body></html>", "application/pdf", "f is declared as application/pdf, but its bytes are text/html"),
         (DOCUMENTS["quarterly-report.pdf"], "text/plain", "f is declared as text/plain, but its bytes are application/pdf"),
         (DOCUMENTS["quarterly-report.pdf"], DOCX, f"f is declared as {DOCX}, but its bytes are application/pdf"),
-        (bytes(range(256)), "text/plain", "f is declared as text/plain, but its bytes are of no type that can be told"),
+        (bytes(range(256)), "text/plain", "f is declared as text/plain, but its bytes are of no type that can be told; it holds control characters: save it as plain text"),
         (b"{\\rtf1 hello}", "text/plain", "f is declared as text/plain, but its bytes are application/rtf"),
     ],
 )

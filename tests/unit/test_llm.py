@@ -155,6 +155,21 @@ async def test_more_statements_than_anybody_asked_for(server: Receiver) -> None:
     assert (len(made.findings), made.warnings) == (1, ("llm-unlocated",))
 
 
+async def test_quotes_that_overlap_are_one_finding(server: Receiver) -> None:
+    server.answer(statements("We keep the addresses of all customers", "the addresses of all customers forever", "all customers forever, including"))
+    made = await read(server.url)
+    assert [finding.offset for finding in made.findings] == [TEXT.index("We keep")]
+    assert not made.warnings
+
+
+async def test_quotes_that_nearly_stand_everywhere_are_looked_up_quickly(server: Receiver) -> None:
+    """A document and an answer made for each other: word by word, this would take minutes, and the analysis has five."""
+    server.answer(statements(*["a " * 999 + str(number) for number in range(50)]))
+    began = time.process_time()
+    assert await read(server.url, "a " * 200_000, max_chars=400_000) == llm.Read(warnings=("llm-unlocated",))
+    assert time.process_time() - began < 10
+
+
 # --- wrong, slow and hostile answers ---
 
 GOOD = {"statements": [{"rule": "gdpr-llm-retention", "quote": KEPT}]}

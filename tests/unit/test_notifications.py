@@ -154,6 +154,14 @@ def test_a_server_that_is_not_there_is_retried(inbox: tuple[Inbox, str]) -> None
     assert "refused" in caught.value.message
 
 
+@pytest.mark.parametrize("words", ["", " \n"])
+def test_an_empty_message_fails_for_good(inbox: tuple[Inbox, str], words: str) -> None:
+    handler, url = inbox
+    with pytest.raises(PermanentFailure, match="there is nothing to send: both subject and message are empty"):
+        run(PATH, config(url), {**JOB, "to": "jane@example.com", "subject": words, "message": words})
+    assert not handler.received
+
+
 def test_a_missing_channel_fails_for_good_and_names_the_key() -> None:
     with pytest.raises(PermanentFailure, match=r"set notifications\.slack to an Apprise URL"):
         run(PATH, config(), JOB | {"type": "slack"})

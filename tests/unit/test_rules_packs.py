@@ -49,7 +49,25 @@ def test_a_pack_of_ones_own(tmp_path: Path) -> None:
         (("severity: high", "severety: high"), 10, "unknown key 'severety'; did you mean 'severity'?"),
         (("[PROJECT_CODE]", "[PROJECT_CODES]"), 9, "unknown kind 'PROJECT_CODES'; did you mean 'PROJECT_CODE'?"),
         (("'PRJ-\\d{4}'", "'PRJ-('"), 4, "is not a regular expression"),
-        (("'PRJ-\\d{4}'", "'x*'"), 4, "should not match nothing"),
+        (("'PRJ-\\d{4}'", "'x*'"), 4, "should not match an empty text"),
+        (("'PRJ-\\d{4}'", '"PRJ-\\d{4}"'), 4, "in single quotes, a backslash is only a backslash"),
+        (("HOUSE", "Häuser"), 2, "should be at most 64 letters (A to Z), digits, spaces and . _ -, such as HOUSE"),
+        (("kind: PROJECT_CODE", "kind: project-code"), 4, "should be 2 to 64 capital letters, digits and _, such as PROJECT_CODE"),
+        (("house-project-codes", "House_Codes"), 6, "should be at most 64 small letters, digits and hyphens, such as house-codes"),
+        (('"3.1"', "3.1"), 7, "should be text; write it in quotes"),
+        (("severity: high", "severity: hihg"), 10, "did you mean 'high'?"),
+        (("kinds: [PROJECT_CODE]", "kinds: PROJECT_CODE"), 9, "should be a list"),
+        # What would never be found, or everywhere.
+        (("0.9}", "0.3}"), 4, "less than 0.35 is dropped, unless words of context support it"),
+        (("0.9}", "0.4}"), 9, "PROJECT_CODE is found with a confidence of at most 0.4, but the rule asks for 0.5 (min_confidence)"),
+        (("0.9}", "0.9, context: ['']}"), 4, "should be a word or phrase, but is empty"),
+        (("kinds: [PROJECT_CODE]", "terms: [' ']"), 9, "should be a word or phrase, but is empty"),
+        (("kinds: [PROJECT_CODE]", "missing: {any_of: [''], when: {terms: [form]}}"), 9, "should be a word or phrase, but is empty"),
+        # What would have no effect.
+        (("severity: high", "severity: high\n    min_confidence: 0.2"), 11, "should be greater than or equal to 0.35"),
+        (("severity: high", "severity: high\n    within: 9"), 6, "within has no effect beside kinds"),
+        (("kinds: [PROJECT_CODE]", "terms: [form]\n    min_confidence: 0.6"), 6, "min_confidence has no effect beside terms"),
+        (("kinds: [PROJECT_CODE]", "missing: {any_of: [a], when: {terms: [b]}}\n    once: true"), 6, "once has no effect beside missing"),
         (("    kinds: [PROJECT_CODE]\n", ""), 6, "should say one of kinds, all_of, terms, missing; it says none"),
         (("framework: HOUSE", "framework: gdpr"), 2, "is written 'GDPR' in another pack"),
         (("house-project-codes", "gdpr-contact-data"), 6, "the id 'gdpr-contact-data' is already used in gdpr.yaml"),
@@ -63,6 +81,10 @@ def test_a_pack_with_a_mistake_is_refused_with_its_line(tmp_path: Path, change: 
     assert caught.value.file == "own.yaml"
     assert says in str(caught.value)
     assert line in [fault.line for fault in caught.value.faults], str(caught.value)
+
+
+def test_what_words_of_context_can_support_is_of_use(tmp_path: Path) -> None:
+    packs.load(write(tmp_path, OWN.replace("0.9}", "0.2, context: [project]}")), folder=tmp_path)
 
 
 def test_packs_that_are_not_there(tmp_path: Path) -> None:

@@ -216,15 +216,60 @@ async def test_an_upload_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
     assert store.read_text("documents/d/a") == "new"
 
 
-async def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+_WRITER = """
+import asyncio, sys
+from pipeline import storage
+
+async def chunks():
+    yield b"half of it"
+    yield b""
+    print("under way", flush=True)
+    await asyncio.Event().wait()
+
+storage._BATCH = 1
+asyncio.run(storage.Storage(sys.argv[1]).write("documents/d/a", chunks(), 100))
+"""
+
+
+async def test_what_a_killed_writer_left_is_swept_at_once_and_what_is_being_written_is_not(tmp_path: Path) -> None:
     store = Storage(str(tmp_path))
-    assert await store.sweep(before=1000) == 0
-    (tmp_path / ".incoming").mkdir()
-    for name, seconds in (("old", 999), ("new", 1001)):
-        (tmp_path / ".incoming" / name).write_bytes(b"x")
-        os.utime(tmp_path / ".incoming" / name, (seconds, seconds))
-    assert await store.sweep(before=1_000_000) == 1
-    assert files(tmp_path) == {".incoming/new"}
+    assert await store.sweep(before=0) == 0
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", _WRITER, str(tmp_path), stdout=asyncio.subprocess.PIPE)
+    assert writer.stdout
+    assert await asyncio.wait_for(writer.stdout.readline(), 30) == b"under way\n"
+    [left] = files(tmp_path)
+    assert await store.sweep(before=1 << 52) == 0
+    assert files(tmp_path) == {left}
+    writer.kill()
+    await writer.wait()
+    assert files(tmp_path) == {left}
+    assert await store.sweep(before=0) == 1
+    assert files(tmp_path) == set()
+
+
+async def test_elsewhere_what_was_left_is_told_by_its_age(tmp_path: Path) -> None:
+    store = Storage(f"memory://{tmp_path.name}")
+    with store._fs.open(f"{store._root}/.incoming/left", "wb") as file:
+        file.write(b"x")
+    began = store._began(f"{store._root}/.incoming/left")
+    assert await store.sweep(before=began) == 0
+    assert await store.sweep(before=began + 1) == 1
+    assert await store.sweep(before=1 << 52) == 0
+
+
+async def test_a_sweep_in_the_moment_before_the_lock_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Storage(str(tmp_path))
+    locked, swept = storage._locked, []
+
+    def swept_just_before(file: Any) -> bool:
+        if not swept:
+            swept.append(store._sweep(0))
+        return locked(file)
+
+    monkeypatch.setattr(storage, "_locked", swept_just_before)
+    await store.write("documents/d/a", chunks(b"x"), 10)
+    assert swept == [1]
+    assert files(tmp_path) == {"documents/d/a"}
 
 
 async def test_a_failing_storage_is_told_apart_from_a_wrong_request(tmp_path: Path) -> None:

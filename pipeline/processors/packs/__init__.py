@@ -1,20 +1,14 @@
 """Rule packs: what a framework asks of documents, as YAML that is checked when it is read."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import ConfigError, Fault
+from pipeline.processors.packs.model import Pack, Rule
 from pipeline.validation import check
-from pipeline.yamlsource import Path as YamlPath
 from pipeline.yamlsource import Source, parse, suggestion
 
-Severity = Literal["low", "medium", "high", "critical"]
-SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
-WEIGHTS: dict[Severity, int] = {"low": 3, "medium": 8, "high": 15, "critical": 30}
-"""What the first finding of a rule costs of 100, unless the rule says otherwise."""
 SHIPPED = ("gdpr", "sox", "hipaa", "pci-dss")
 RECOGNISERS = {
     "CREDIT_CARD": "CreditCardRecognizer",
@@ -53,111 +47,6 @@ RECOGNISERS = {
 """Kind → the class of Presidio that finds it; a pack's patterns add further kinds."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Pattern(_Part):
-    """A kind of data that a regular expression finds; the whole match counts, labels included."""
-
-    kind: str = Field(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")
-    regex: str
-    """In the syntax of Python's re; upper and lower case do not matter, outside `(?-i:…)`."""
-    confidence: float = Field(0.6, gt=0, le=1)
-    context: tuple[str, ...] = ()
-    """Words before a match that make it more credible."""
-
-    @field_validator("regex")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            compiled = re.compile(value, re.IGNORECASE)
-        except re.error as error:
-            raise ValueError(f"is not a regular expression: {error}") from error
-        if compiled.match(""):
-            raise ValueError("should not match nothing")
-        return value
-
-
-class Trigger(_Part):
-    kinds: tuple[str, ...] = ()
-    terms: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not self.kinds and not self.terms:
-            raise ValueError("should name kinds or terms")
-        return self
-
-
-class Missing(_Part):
-    any_of: tuple[str, ...] = Field(min_length=1)
-    """Statements, one of which a document must have …"""
-    when: Trigger
-    """… if it has any of these."""
-
-
-class Rule(_Part):
-    """What is looked for: exactly one of kinds, all_of, terms, missing."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    article: str = Field(min_length=1, max_length=80)
-    title: str = Field(max_length=200)
-    severity: Severity
-    weight: int | None = Field(None, ge=1, le=100)
-    advice: str = Field("", max_length=500)
-    kinds: tuple[str, ...] = ()
-    """Each occurrence of any of them is a finding."""
-    all_of: tuple[tuple[str, ...], ...] = ()
-    """Groups of kinds: one of each within `within` characters of each other are a finding."""
-    within: int = Field(500, ge=1, le=100_000)
-    terms: tuple[str, ...] = ()
-    """Words or phrases, each occurrence of which is a finding; case and line breaks do not matter."""
-    missing: Missing | None = None
-    min_confidence: float = Field(0.5, ge=0, le=1)
-    min_count: int = Field(1, ge=1)
-    """Fewer occurrences are no finding."""
-    once: bool = False
-    """However many occurrences there are, the first alone is a finding: for what a document is, not for each thing in it."""
-
-    @property
-    def cost(self) -> int:
-        return self.weight or WEIGHTS[self.severity]
-
-    @property
-    def named(self) -> tuple[tuple[YamlPath, str], ...]:
-        """Every kind that the rule names, with where in it."""
-        groups = [(("all_of", index, place), kind) for index, group in enumerate(self.all_of) for place, kind in enumerate(group)]
-        when = self.missing.when.kinds if self.missing else ()
-        return (
-            *((("kinds", place), kind) for place, kind in enumerate(self.kinds)),
-            *groups,
-            *((("missing", "when", "kinds", place), kind) for place, kind in enumerate(when)),
-        )
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        given = [name for name in ("kinds", "all_of", "terms", "missing") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"should say one of kinds, all_of, terms, missing; it says {' and '.join(given) or 'none'}")
-        if self.all_of and (len(self.all_of) < 2 or not all(self.all_of)):
-            raise ValueError("all_of should have at least two groups, none of them empty; for one, write kinds")
-        return self
-
-
-class Pack(_Part):
-    framework: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
-    title: str = Field("", max_length=200)
-    patterns: tuple[Pattern, ...] = ()
-    rules: tuple[Rule, ...] = ()
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not self.rules and not self.patterns:
-            raise ValueError("should have rules, patterns or both")
-        return self
-
-
 class Packs:
     """All packs in force. Several of one framework add up."""
 
@@ -190,7 +79,6 @@ def load(further: tuple[str, ...] = (), *, folder: Path = Path(), config: Source
 
     Raises ConfigError with every fault of the first file that has any.
     """
-    known: set[str] = set(RECOGNISERS)
     ids: dict[str, str] = {}
     frameworks: dict[str, str] = {}
     packs: list[Pack] = []
@@ -200,12 +88,14 @@ def load(further: tuple[str, ...] = (), *, folder: Path = Path(), config: Source
         pack, faults = check(Pack, source.data, source)
         if faults or pack is None:
             raise _unusable(name, tuple(faults))
-        known |= {pattern.kind for pattern in pack.patterns}
         packs.append(pack)
         sources.append(source)
     # Only now is every kind known: packs may use each other's patterns.
+    best = dict.fromkeys(RECOGNISERS, 1.0)
+    for pattern in (pattern for pack in packs for pattern in pack.patterns):
+        best[pattern.kind] = max(best.get(pattern.kind, 0), pattern.best)
     for pack, source in zip(packs, sources, strict=True):
-        if faults := _unknown_kinds(pack, source, known) + _repeated(pack, source, ids) + _rewritten(pack, source, frameworks):
+        if faults := _useless_kinds(pack, source, best) + _repeated(pack, source, ids) + _rewritten(pack, source, frameworks):
             raise _unusable(source.file, tuple(faults))
     return Packs(tuple(packs))
 
@@ -229,13 +119,19 @@ def _read(further: tuple[str, ...], folder: Path, config: Source) -> list[tuple[
     return [*shipped, *own]
 
 
-def _unknown_kinds(pack: Pack, source: Source, known: set[str]) -> list[Fault]:
-    return [
-        source.fault(("rules", index, *path), f"unknown kind {kind!r}{suggestion(kind, known)}; or declare it under patterns")
-        for index, rule in enumerate(pack.rules)
-        for path, kind in rule.named
-        if kind not in known
-    ]
+def _useless_kinds(pack: Pack, source: Source, best: Mapping[str, float]) -> list[Fault]:
+    """Kinds that nothing finds, or nothing with the confidence that the rule asks for; `best` is the highest of each kind."""
+    faults = []
+    for index, rule in enumerate(pack.rules):
+        for path, kind in rule.named:
+            if kind not in best:
+                faults.append(source.fault(("rules", index, *path), f"unknown kind {kind!r}{suggestion(kind, best)}; or declare it under patterns"))
+            elif best[kind] < rule.min_confidence:
+                message = (
+                    f"{kind} is found with a confidence of at most {best[kind]:g}, but the rule asks for {rule.min_confidence:g} (min_confidence)"
+                )
+                faults.append(source.fault(("rules", index, *path), message))
+    return faults
 
 
 def _repeated(pack: Pack, source: Source, ids: dict[str, str]) -> list[Fault]:

@@ -26,9 +26,7 @@ async def install(project: Path) -> None:
     """`npm ci`, and `npm run build` where the project is TypeScript; once, as long as its files and Node stay the same. Raises NodeMissing."""
     if not shutil.which("node") or not shutil.which("npm"):
         raise NodeMissing("the benchmarks measure against Node: install Node 18 or newer and npm (Debian: apt-get install nodejs npm)")
-    sources = sorted([*project.glob("*.json"), *project.glob("src/**/*")])
-    text = await _said("node", "--version") + "".join(path.read_text() for path in sources)
-    mark, done = hashlib.sha256(text.encode()).hexdigest(), project / "node_modules" / ".installed"
+    mark, done = _mark(project, await version()), project / "node_modules" / ".installed"
     with (project / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists() and done.read_text() == mark:
@@ -39,6 +37,11 @@ async def install(project: Path) -> None:
             shutil.rmtree(project / "dist", ignore_errors=True)
             await _said("npm", "run", "build", cwd=project)
         done.write_text(mark)
+
+
+def _mark(project: Path, node: str) -> str:
+    sources = sorted([*project.glob("*.json"), *project.glob("src/**/*")])
+    return hashlib.sha256("".join([node, *(path.read_text() for path in sources)]).encode()).hexdigest()
 
 
 async def version() -> str:
