@@ -1,4 +1,4 @@
-"""The exchange of a worker with its queue leaves what BullMQ's own scripts leave, one job after the other; each end and its event are both-or-neither."""
+"""An exchange leaves what BullMQ's scripts leave, one job after the other; each end and its event are both-or-neither."""
 
 import random
 import shutil
