@@ -134,6 +134,12 @@ def move_stalled(queue: QueueKeys, *, max_stalled: int, interval_ms: int, now: i
     return keys, [max_stalled, queue.base, now or now_ms(), interval_ms]
 
 
+def update_job_scheduler(queue: QueueKeys, *, scheduler: str, producer: str, due: int, data: Any, opts: dict[str, Any], now: int) -> Call:
+    """updateJobScheduler: adds the iteration after the job `producer`."""
+    names = ("repeat", "delayed", "wait", "paused", "meta", "prioritized", "marker", "id", "events", "pc", producer, "active")
+    return queue.keys(*names), [due, scheduler, dumps(data), _msgpack(opts), now, queue.base, producer]
+
+
 def update_progress(queue: QueueKeys, *, job_id: str, progress: Any) -> Call:
     return [queue.key(job_id), queue.key("events"), queue.key("meta")], [job_id, dumps(progress)]
 
