@@ -10,7 +10,7 @@ from pipeline.errors import PermanentFailure
 from pipeline.jobs.model import Job, Origin
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Completed:
     result: str
     """JSON."""

@@ -6,7 +6,7 @@ IDLE_SECONDS = 5.0
 """How long one wait for a marker lasts; a marker lost with a dying worker costs at most this."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fetched:
     """A job that this worker has just locked."""
 

@@ -20,7 +20,7 @@ NOT_PLAIN = frozenset({"parentKey", "parent", "deid"})
 """Fields of a job whose end concerns more than itself: a parent in a flow, or whoever waits for its deduplication id."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """A plain job that was completed, on its way into the store."""
 
@@ -35,7 +35,7 @@ class Ended:
     """ms since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Traded:
     """What an exchange brought."""
 
