@@ -134,6 +134,12 @@ def move_stalled(queue: QueueKeys, *, max_stalled: int, interval_ms: int, now: i
     return keys, [max_stalled, queue.base, now or now_ms(), interval_ms]
 
 
+def update_scheduler(queue: QueueKeys, *, scheduler: str, at: int, opts: dict[str, Any], producer: str, now: int) -> Call:
+    """updateJobScheduler: the job after `producer`, once, however often it is asked for."""
+    suffixes = ("repeat", "delayed", "wait", "paused", "meta", "prioritized", "marker", "id", "events", "pc", producer, "active")
+    return queue.keys(*suffixes), [at, scheduler, "{}", _msgpack(opts), now, queue.base, producer]
+
+
 def update_progress(queue: QueueKeys, *, job_id: str, progress: Any) -> Call:
     return [queue.key(job_id), queue.key("events"), queue.key("meta")], [job_id, dumps(progress)]
 
