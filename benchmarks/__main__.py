@@ -29,7 +29,7 @@ Part = Callable[[Valkey, Any, Size], Awaitable[Section]]
 
 
 async def workers(store: Valkey, redis: Any, size: Size) -> Section:
-    return await worker.run(store, redis, size, where="appendonly no")
+    return await worker.run(store, redis, size, where=worker.USUAL)
 
 
 async def durable(store: Valkey, redis: Any, size: Size) -> Section:

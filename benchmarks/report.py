@@ -71,7 +71,7 @@ def ratio_table(ratios: Sequence[Ratio]) -> list[str]:
 
 # --- picture -------------------------------------------------------------------------------------------------------------
 
-WIDTH, LABEL, ROW, TOP = 760, 250, 46, 46
+WIDTH, LABEL, ROW, TOP = 800, 290, 46, 46
 OURS, THEIRS, INK = "#2f6fde", "#b9c0cc", "#24292f"
 
 

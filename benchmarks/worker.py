@@ -16,6 +16,8 @@ from tests.support.valkey import Valkey
 
 KEYS = QueueKeys("bull", hookline.QUEUE)
 SIDES = ("Hookline", "Node BullMQ")
+USUAL = "appendonly no"
+"""The store's setting unless a benchmark says otherwise."""
 NOTES = """Jobs are added to a paused queue, which is then resumed; counted is from then until none is left, in a worker process that has
 done {warmup:,} such jobs before. Both sides obey the same jobs: `removed` is `removeOnComplete: true`, `keep 100` is `{{count: 100}}`. Ours
 appends an event to the log for each job, in the script that ends it, and writes a log line for each, as it is shipped; Node's worker does
@@ -65,6 +67,7 @@ async def run(store: Valkey, redis: Any, size: Size, *, where: str) -> Section:
                     say(f"worker, {where}, round {number + 1}: {side} c{concurrency} {keep}: {found.rate:,.0f}/s, CPU {found.cpu:.0f} µs")
     lines = table("concurrency, jobs when done", *SIDES[:1], *ROUND_COLUMNS, *SIDES[1:], *ROUND_COLUMNS, "rate", "CPU")
     ratios, bars = [], []
+    apart = "" if where == USUAL else f", {where}"
     for concurrency in size.concurrencies:
         for keep in size.keeps:
             ours, theirs = (rounds[concurrency, keep, side] for side in SIDES)
@@ -75,7 +78,7 @@ async def run(store: Valkey, redis: Any, size: Size, *, where: str) -> Section:
                 ratios.append(Ratio(work=f"no-op jobs/s, {what}", against="Node BullMQ worker", found=rate, bound=1.2, aim=3))
                 ratios.append(Ratio(work=f"worker CPU per job, {what}", against="Node BullMQ worker", found=cpu, bound=0.4, aim=0.15, at_most=True))
             middle = [Spread.of(one.rate for one in side).median for side in (ours, theirs)]
-            bars.append(Bar(label=f"no-op jobs, c{concurrency}, {keep}", ours=middle[0], theirs=middle[1], unit="/s"))
+            bars.append(Bar(label=f"no-op jobs, c{concurrency}, {keep}{apart}", ours=middle[0], theirs=middle[1], unit="/s"))
     return Section(
         title=f"No-op jobs, one worker process; store: {where}",
         notes=NOTES.format(warmup=size.warmup, rounds=size.rounds),

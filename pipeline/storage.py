@@ -9,6 +9,8 @@ The text's name is the hash of the bytes it was taken from, so that a replaced d
 """
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -16,12 +18,12 @@ import posixpath
 import re
 import secrets
 from collections.abc import AsyncIterable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, ParamSpec, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import ConfigError, Fault, HooklineError, InvalidInput, NotFound, TooLarge, Unavailable
 
@@ -33,6 +35,8 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BATCH = 1 << 20
 """Bytes handed to a thread at a time: fewer hops than one for each chunk of the network."""
+_REMOVALS = 10
+"""How often a folder is tried to be removed that others write into."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -207,6 +211,15 @@ class Storage:
             self._abandon(file, temporary)
             raise
 
+    def write_derived(self, path: str, text: str, *, document: str) -> None:
+        """The same for what was taken from a document. Raises NotFound, and leaves nothing, if that was erased meanwhile."""
+        self.write_text(path, text)
+        # After the write: an erasure that did not see the new file has removed the document by now.
+        if not self.has(document):
+            self._delete(path)
+            self._prune(path)
+            raise NotFound(f"{document} is not in the storage any more")
+
     def has(self, path: str) -> bool:
         with self._failing(path):
             return bool(self._fs.exists(self._at(path)))
@@ -253,8 +266,24 @@ class Storage:
 
     def _delete(self, path: str) -> None:
         with self._failing(path):
-            if self._fs.exists(self._at(path)):
-                self._fs.rm(self._at(path), recursive=True)
+            for _ in range(_REMOVALS):
+                if not self._fs.exists(self._at(path)):
+                    return
+                try:
+                    self._fs.rm(self._at(path), recursive=True)
+                except OSError as error:
+                    # Somebody else wrote into a folder, or removed of it, after it was listed.
+                    if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                        raise
+            raise OSError(errno.ENOTEMPTY, "others keep writing there")
+
+    def _prune(self, path: str) -> None:
+        """Remove a removed file's folders, where there are such and nothing else is in them."""
+        if isinstance(self._fs, LocalFileSystem | MemoryFileSystem):
+            with contextlib.suppress(OSError):
+                for _ in range(2):
+                    path = posixpath.dirname(path)
+                    self._fs.rmdir(self._at(path))
 
     def _sweep(self, before: int) -> int:
         folder = f"{self._root}/{INCOMING}"
@@ -281,7 +310,7 @@ class Storage:
     def _began(self, file: str) -> int:
         return int(self._fs.modified(file).timestamp() * 1000)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _failing(self, path: str) -> Iterator[None]:
         try:
             yield

@@ -207,17 +207,23 @@ async def _store(services: Services, received: _Received, document_id: str, user
     filename = received.fields.filename
     await under_way.begin()
     try:
-        new = await ownership.claim(services.redis, services.keys, document_id, user_id=user_id, filename=filename, sha256=received.sha256)
-        if new:
-            if await services.storage.exists(document_folder(document_id)):
-                await ownership.release(services.redis, services.keys, document_id)
-                raise ownership.taken(document_id)  # put there by somebody else than the API
-            await ownership.mark_upload(services.redis, services.keys, document_id, under_way.name)
+        if await _is_foreign(services, document_id):
+            raise ownership.taken(document_id)
+        of = {"user_id": user_id, "filename": filename, "sha256": received.sha256}
+        await ownership.claim(services.redis, services.keys, document_id, **of, upload=under_way.name)
         chunks = under_way.alive(received.chunks())
         await services.storage.write(document_path(document_id, filename), chunks, services.config.server.upload_limit)
     except BaseException:
         await under_way.abandon()
         raise
+
+
+async def _is_foreign(services: Services, document_id: str) -> bool:
+    """Whether the document was put into the storage by somebody else than the API."""
+    if await ownership.record(services.redis, services.keys, document_id) is not None:
+        return False
+    # Asked again: what is there may be what the same upload, sent twice, has just written.
+    return await services.storage.exists(document_folder(document_id)) and await ownership.record(services.redis, services.keys, document_id) is None
 
 
 ROUTES = (

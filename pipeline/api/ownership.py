@@ -1,5 +1,8 @@
 """Whose a document is: recorded when it is uploaded, asked when a user names one."""
 
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -10,26 +13,36 @@ from pipeline.errors import Conflict, NotFound
 from pipeline.storage import resolve
 from pipeline.store.connection import Store
 from pipeline.store.keys import Keys
+from pipeline.store.scripts import Script
+
+REMOVING_MS = 60_000
+"""After this, one that removes a document has been killed."""
+_AMEND = Script("""
+local text = redis.call('GET', KEYS[1])
+if not text then return end
+local found, value = cjson.decode(text), cjson.decode('[' .. ARGV[2] .. ']')[1]
+if value == cjson.null then found[ARGV[1]] = nil else found[ARGV[1]] = value end
+redis.call('SET', KEYS[1], cjson.encode(found))
+""")
+_UNLOCK = Script("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end")
 
 
-async def claim(redis: Store, keys: Keys, document_id: str, *, user_id: str, filename: str, sha256: str) -> bool:
-    """Record a new document; False if the same one of the same user is recorded already.
+async def claim(redis: Store, keys: Keys, document_id: str, *, user_id: str, filename: str, sha256: str, upload: str) -> None:
+    """Record a new document, whose folder is the upload's alone until that is over; nothing if the same one of the same user is recorded.
 
     Raises Conflict if there is another document of this id: what a run may be reading is never overwritten.
     """
     mine = {"userId": user_id, "filename": filename, "sha256": sha256}
-    if await redis.set(keys.document(document_id), orjson.dumps(mine).decode(), nx=True):
-        return True
+    if await redis.set(keys.document(document_id), orjson.dumps(mine | {"upload": upload}).decode(), nx=True):
+        return
     found = orjson.loads(await redis.get(keys.document(document_id)) or "{}")
-    if {name: value for name, value in found.items() if name != "upload"} == mine:
-        return False
-    raise taken(document_id)
+    if {name: value for name, value in found.items() if name != "upload"} != mine:
+        raise taken(document_id)
 
 
-async def mark_upload(redis: Store, keys: Keys, document_id: str, upload: str) -> None:
-    """From now on the document's folder is this upload's alone, and goes if it comes to nothing."""
-    found = await record(redis, keys, document_id)
-    await redis.set(keys.document(document_id), orjson.dumps((found or {}) | {"upload": upload}).decode())
+async def uploaded(redis: Store, keys: Keys, document_id: str) -> None:
+    """The document is whole, and a run needs it."""
+    await _amend(redis, keys, document_id, "upload", None)
 
 
 def taken(document_id: str) -> Conflict:
@@ -46,10 +59,11 @@ async def record(redis: Store, keys: Keys, document_id: str) -> dict[str, Any] |
     return found
 
 
-async def mark_erasing(redis: Store, keys: Keys, document_id: str, before: dict[str, Any] | None, at: int) -> None:
+async def mark_erasing(redis: Store, keys: Keys, document_id: str, at: int) -> None:
     """From now on nobody can name the document or upload another one under its id."""
-    known = before or {"userId": None, "filename": "", "sha256": ""}
-    await redis.set(keys.document(document_id), orjson.dumps(known | {"erasing": at}).decode())
+    if await redis.set(keys.document(document_id), orjson.dumps({"userId": None, "filename": "", "sha256": "", "erasing": at}).decode(), nx=True):
+        return
+    await _amend(redis, keys, document_id, "erasing", at)
 
 
 async def restore(redis: Store, keys: Keys, document_id: str, before: dict[str, Any] | None) -> None:
@@ -57,8 +71,25 @@ async def restore(redis: Store, keys: Keys, document_id: str, before: dict[str, 
     if before is None or before["userId"] is None:
         await release(redis, keys, document_id)
     else:
-        kept = {name: value for name, value in before.items() if name != "erasing"}
-        await redis.set(keys.document(document_id), orjson.dumps(kept).decode())
+        await _amend(redis, keys, document_id, "erasing", None)
+
+
+async def _amend(redis: Store, keys: Keys, document_id: str, name: str, value: Any) -> None:
+    """Set one field of a record, or take it away (None); others change other fields meanwhile."""
+    await _AMEND(redis, [keys.document(document_id)], [name, orjson.dumps(value).decode()])
+
+
+@contextlib.asynccontextmanager
+async def alone(redis: Store, keys: Keys, document_id: str) -> AsyncIterator[bool]:
+    """Whether nobody else is removing this document: two at once would take away what was uploaded between them."""
+    name = secrets.token_hex(8)
+    if not await redis.set(keys.removing(document_id), name, nx=True, px=REMOVING_MS):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        await _UNLOCK(redis, [keys.removing(document_id)], [name])
 
 
 async def require(services: Services, principal: Principal, data: object) -> None:

@@ -11,7 +11,6 @@ from pipeline.api import ownership
 from pipeline.api.services import Services
 from pipeline.jobs.calls import now_ms
 from pipeline.storage import document_folder
-from pipeline.store.scripts import Script
 
 LEASE_MS = 120_000
 """One that has not been heard of for so long is not being written any more."""
@@ -20,18 +19,6 @@ ABANDONED_MS = 3_600_000
 TELL_EVERY = 20.0
 """Seconds between two signs of life of a long one."""
 SWEEP_EVERY = 60.0
-_FINISH = Script("""
--- KEYS[1] document, KEYS[2] uploads; ARGV[1] the upload. The document is whole now: no sweep may take it.
-redis.call('ZREM', KEYS[2], ARGV[1])
-local text = redis.call('GET', KEYS[1])
-if text then
-  local found = cjson.decode(text)
-  if found.upload then
-    found.upload = nil
-    redis.call('SET', KEYS[1], cjson.encode(found))
-  end
-end
-""")
 log = structlog.get_logger(__name__)
 
 
@@ -79,28 +66,33 @@ async def sweep(services: Services) -> int:
 
 
 async def _finish(services: Services, name: str, document_id: str) -> None:
-    await _FINISH(services.redis, [services.keys.document(document_id), services.keys.uploads], [name])
+    await ownership.uploaded(services.redis, services.keys, document_id)
+    await services.redis.zrem(services.keys.uploads, name)
 
 
 async def _abandon(services: Services, name: str, document_id: str) -> None:
     record = await ownership.record(services.redis, services.keys, document_id)
     if record is None or record.get("upload") != name:
-        # Finished, or of a document that was there before.
+        # Finished, or of a document that was there before, or another's.
         await services.redis.zrem(services.keys.uploads, name)
         return
-    await ownership.mark_erasing(services.redis, services.keys, document_id, record, now_ms())
-    if await under_way(services, document_id, but=name):
-        # The same once more: whether the document stays is known when that is over. A later sweep looks again.
-        await ownership.restore(services.redis, services.keys, document_id, record)
-        return
-    if await services.runs.of_document(document_id):
-        # What became of the transaction that started one was not heard, or the same upload came again.
-        await ownership.restore(services.redis, services.keys, document_id, record)
-        await _finish(services, name, document_id)
-        return
-    await services.storage.delete(document_folder(document_id))
-    await ownership.release(services.redis, services.keys, document_id)
-    await services.redis.zrem(services.keys.uploads, name)
+    async with ownership.alone(services.redis, services.keys, document_id) as alone:
+        if not alone:
+            # A later sweep looks again.
+            return
+        await ownership.mark_erasing(services.redis, services.keys, document_id, now_ms())
+        if await under_way(services, document_id, but=name):
+            # The same once more: whether the document stays is known when that is over, for a later sweep.
+            await ownership.restore(services.redis, services.keys, document_id, record)
+            return
+        if await services.runs.of_document(document_id):
+            # What became of the transaction that started one was not heard, or the same upload came again.
+            await ownership.restore(services.redis, services.keys, document_id, record)
+            await _finish(services, name, document_id)
+            return
+        await services.storage.delete(document_folder(document_id))
+        await ownership.release(services.redis, services.keys, document_id)
+        await services.redis.zrem(services.keys.uploads, name)
 
 
 async def keep_sweeping(services: Services) -> None:

@@ -134,10 +134,10 @@ def move_stalled(queue: QueueKeys, *, max_stalled: int, interval_ms: int, now: i
     return keys, [max_stalled, queue.base, now or now_ms(), interval_ms]
 
 
-def update_job_scheduler(queue: QueueKeys, *, scheduler: str, producer: str, due: int, data: Any, opts: dict[str, Any], now: int) -> Call:
-    """updateJobScheduler: adds the iteration after the job `producer`."""
-    names = ("repeat", "delayed", "wait", "paused", "meta", "prioritized", "marker", "id", "events", "pc", producer, "active")
-    return queue.keys(*names), [due, scheduler, dumps(data), _msgpack(opts), now, queue.base, producer]
+def update_scheduler(queue: QueueKeys, *, scheduler: str, at: int, opts: dict[str, Any], producer: str, now: int) -> Call:
+    """updateJobScheduler: the job after `producer`, once, however often it is asked for."""
+    suffixes = ("repeat", "delayed", "wait", "paused", "meta", "prioritized", "marker", "id", "events", "pc", producer, "active")
+    return queue.keys(*suffixes), [at, scheduler, "{}", _msgpack(opts), now, queue.base, producer]
 
 
 def update_progress(queue: QueueKeys, *, job_id: str, progress: Any) -> Call:

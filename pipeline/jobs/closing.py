@@ -13,7 +13,6 @@ from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.ending import ending
 from pipeline.jobs.fetched import Fetched
 from pipeline.jobs.model import Job
-from pipeline.jobs.schedulers import UPDATE, next_iteration
 from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.scripts import Script, composed, lua, pack, pack_call, stock
 
@@ -53,17 +52,6 @@ class Closer:
         else:
             bound.info("job waits for its callback", seconds=round(delay / 1000))
         return True
-
-    async def schedule_next(self, job: Job, scheduler: str, bound: Any) -> None:
-        """Add the job that a job scheduler wants after this one."""
-        try:
-            call = next_iteration(self._keys, job, scheduler, now_ms())
-        except (ValueError, OSError) as error:
-            # Of this job nothing is wrong: it is run.
-            bound.error("job scheduler stopped: it has no next iteration", scheduler=scheduler, error=str(error))
-            return
-        if call:
-            await self._until_answered(job, UPDATE, *call)
 
     async def release(self, fetched: Fetched, job: Job) -> int:
         """Hand the job back without counting an attempt."""

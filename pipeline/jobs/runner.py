@@ -46,6 +46,7 @@ class Runner:
     async def run(self, job: Job, context: JobContext) -> Outcome:
         """Never raises: whatever a processor does is an outcome."""
         try:
+            await context.next_of_scheduler()
             return Completed(result=check_result(await self._call(job, context)))
         except Held as held:
             return held.waiting

@@ -1,68 +1,96 @@
-"""What follows a job that a BullMQ job scheduler made: its worker adds the next iteration, or the scheduler would fire only once."""
+"""BullMQ's job schedulers (repeated jobs): whoever is given one's job adds the next, or there is none."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import structlog
 from croniter import croniter
 
 from pipeline.jobs import calls
-from pipeline.jobs.calls import QueueKeys
+from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.model import Job
+from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.scripts import Call, Script, stock
 
 UPDATE = Script(stock("updateJobScheduler"))
-"""Adds nothing unless the job is the scheduler's present one, so it may be repeated."""
+KEY = "repeatJobKey"
+"""The option that names a job's scheduler."""
+log = structlog.get_logger(__name__)
 
 
-def next_iteration(keys: QueueKeys, job: Job, scheduler: str, now: int) -> Call | None:
-    """The call that adds the job after this one; None when the scheduler's limit or end is reached.
-
-    The reckoning is that of BullMQ's own JobScheduler (`every` is the script's, a `pattern` ours). Raises ValueError for
-    options that no scheduler has.
-    """
+async def go_on(redis: Store, keys: QueueKeys, job: Job) -> None:
+    """Add the next job of the scheduler that made this one; nothing if it is there already, as at another attempt. Never raises."""
     try:
-        return _next(keys, job, scheduler, now)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"the repeat options of scheduler {scheduler!r} are not BullMQ's: {error}") from error
+        call = next_job(keys, job, now_ms())
+    except Exception as error:
+        # A pattern or time zone that Node knows and we do not: this job can be done all the same.
+        log.error("a job scheduler ends: its next time cannot be told", queue=job.queue, jobId=job.id, error=f"{type(error).__name__}: {error}")
+        return
+    pause = 0.1
+    while call:
+        try:
+            await UPDATE(redis, *call)
+            return
+        except STORE_ERRORS as error:
+            # Given up, the scheduler would have ended.
+            log.warning("store away: the scheduler's next job is kept", queue=job.queue, jobId=job.id, error=str(error), retry_in=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+        except Exception:
+            log.exception("a job scheduler's next job cannot be added", queue=job.queue, jobId=job.id)
+            return
 
 
-def _next(keys: QueueKeys, job: Job, scheduler: str, now: int) -> Call | None:
-    repeat: Mapping[str, Any] = job.opts["repeat"]
+def next_job(keys: QueueKeys, job: Job, now: int) -> Call | None:
+    """updateJobScheduler for the job after this one; None if this was the last. Raises ValueError for a pattern that makes no sense."""
+    key, repeat = job.opts[KEY], job.opts.get("repeat") or {}
     count = int(repeat.get("count") or 0) + 1
-    limit, end = repeat.get("limit"), _millis(repeat.get("endDate"))
+    limit, end = repeat.get("limit"), _ms(repeat.get("endDate"))
     if (limit is not None and count > int(limit)) or (end is not None and now > end):
         return None
-    after = max(int(job.opts.get("prevMillis") or 0), now)
-    every = repeat.get("every")
-    due = after if every else max(_cron(repeat, after), after)
-    offset = int(repeat.get("offset") or 0) if every else 0
-    renewed = {**repeat, "count": count, "offset": offset or None, "startDate": _millis(repeat.get("startDate")), "endDate": end}
+    pattern = repeat.get("pattern")
+    # Where it repeats by interval, the script computes the time.
+    at = _after(pattern, max(now, int(job.opts.get("prevMillis") or 0), _ms(repeat.get("startDate")) or 0), repeat.get("tz")) if pattern else now
     opts = {
         **job.opts,
-        "jobId": f"repeat:{scheduler}:{due}",
-        "delay": max(due + offset - now, 0),
+        "jobId": f"repeat:{key}:{at}",
+        "delay": max(at - now, 0),
         "timestamp": now,
-        "prevMillis": due,
-        "repeatJobKey": scheduler,
-        "repeat": {name: value for name, value in renewed.items() if value is not None and name != "immediately"},
+        "prevMillis": at,
+        "repeat": {**{name: value for name, value in repeat.items() if name != "immediately"}, "count": count},
     }
-    return calls.update_job_scheduler(keys, scheduler=scheduler, producer=job.id, due=due, data=job.data, opts=opts, now=now)
+    return calls.update_scheduler(keys, scheduler=key, at=at, opts=opts, producer=job.id, now=now)
 
 
-def _cron(repeat: Mapping[str, Any], after: int) -> int:
-    zone = ZoneInfo(repeat["tz"]) if repeat.get("tz") else UTC
-    start = datetime.fromtimestamp(max(after, _millis(repeat.get("startDate")) or 0) / 1000, tz=zone)
-    # Of six fields BullMQ's first is the second.
-    found: datetime = croniter(repeat["pattern"], start, second_at_beginning=True).get_next(datetime)
-    return int(found.timestamp() * 1000)
+def _after(pattern: str, ms: int, zone: str | None) -> int:
+    """The first time after `ms`, as Node's cron-parser has it: croniter's own answers for zones are an hour off on days when the clocks change."""
+    place = ZoneInfo(zone) if zone else UTC
+    base = datetime.fromtimestamp(ms / 1000, tz=place)
+    fields = pattern.split()
+    if len(fields) in (5, 6) and fields[-4] == "*":
+        # Every hour, also that which the clocks repeat: the wall's time does not matter.
+        return round(next(_times(pattern, base.astimezone(timezone(base.utcoffset() or timedelta())))).timestamp() * 1000)
+    times = _times(pattern, base.replace(tzinfo=None))
+    # Of a time that the clocks repeat the first counts, and it may be over.
+    while (found := round(next(times).replace(tzinfo=place).timestamp() * 1000)) <= ms:
+        pass
+    return found
 
 
-def _millis(value: Any) -> int | None:
-    """Ms since the epoch of what BullMQ keeps as a date: a number, or ISO 8601."""
-    if value in (None, ""):
+def _times(pattern: str, base: datetime) -> Iterator[datetime]:
+    # Six fields begin with seconds, as in Node.
+    times = croniter(pattern, base, second_at_beginning=True)
+    while True:
+        yield times.get_next(datetime)
+
+
+def _ms(moment: Any) -> int | None:
+    """A date as Node stores it: ms since the epoch, or ISO 8601."""
+    if moment in (None, ""):
         return None
-    if isinstance(value, str) and not value.isdigit():
-        return int(datetime.fromisoformat(value).timestamp() * 1000)
-    return int(value)
+    if isinstance(moment, str) and not moment.isdecimal():
+        return round(datetime.fromisoformat(moment).timestamp() * 1000)
+    return int(moment)

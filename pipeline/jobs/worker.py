@@ -295,8 +295,6 @@ class Worker:
             spoilt = Failed(reason=failure.message, stack="", permanent=True)
         context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
         self._locks.hold(job.id, fetched.token)
-        if scheduler := fetched.fields.get("rjk"):
-            await self._closer.schedule_next(job, scheduler, context.log)
         outcome = spoilt or await self._outcome(fetched, job, context)
         while isinstance(outcome, Waiting):
             if await self._closer.hold(fetched, job, outcome, context.log):

@@ -105,7 +105,7 @@ class ComplianceAnalysisProcessor:
         context.progress(10)
         at = findings_path(wanted.document_id, job.id)
         if not text.strip():
-            self._write(at, None, [], {})
+            self._write(at, path, None, [], {})
             none = {framework: FrameworkScore(score=None, findings=0, scoring=[]) for framework in frameworks}
             return ComplianceAnalysed(score=None, frameworks=none, findings=[], findings_path=at, warnings=_with(warnings, extraction.NO_TEXT))
         if self._detector is None:
@@ -121,7 +121,7 @@ class ComplianceAnalysisProcessor:
         scores = {framework: remaining(losses[framework]) for framework in frameworks}
         everything = [finding for framework in frameworks for finding in found[framework]]
         lowest = min(scores.values())
-        self._write(at, lowest, everything, losses)
+        self._write(at, path, lowest, everything, losses)
         context.progress(100)
         context.log.info("document analysed", score=lowest, findings=len(everything), characters=len(text))
         return ComplianceAnalysed(
@@ -149,10 +149,10 @@ class ComplianceAnalysisProcessor:
         chosen = set(known.values()) or set(self._packs.frameworks)
         return tuple(framework for framework in self._packs.frameworks if framework in chosen)
 
-    def _write(self, path: str, lowest: int | None, everything: list[Finding], losses: dict[str, list[Loss]]) -> None:
+    def _write(self, path: str, document: str, lowest: int | None, everything: list[Finding], losses: dict[str, list[Loss]]) -> None:
         scoring = {framework: [asdict(loss) for loss in broken] for framework, broken in losses.items()}
         content = {"score": lowest, "scoring": scoring, "findings": [asdict(finding) for finding in everything]}
-        self._storage.write_text(path, orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        self._storage.write_derived(path, orjson.dumps(content, option=orjson.OPT_INDENT_2).decode(), document=document)
 
 
 def _with(warnings: tuple[str, ...], warning: str) -> list[str]:

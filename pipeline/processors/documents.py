@@ -80,7 +80,7 @@ class DocumentProcessingProcessor:
         extracted = extraction.extract(data, mime_type, wanted.filename, declared=wanted.mime_type)
         context.progress(80)
         at = text_path(wanted.document_id, digest)
-        self._storage.write_text(at, extracted.text)
+        self._storage.write_derived(at, extracted.text, document=path)
         context.progress(100)
         context.log.info("document processed", mimeType=mime_type, size=len(data), pages=extracted.pages, characters=len(extracted.text))
         return DocumentProcessed(

@@ -158,7 +158,7 @@ def stored_text(storage: Storage, path: str, *, document_id: str, declared: str 
         return storage.read_text(at), ()
     filename = path.rpartition("/")[2]
     extraction = extract(data, type_of(data, declared, filename), filename, declared=declared)
-    storage.write_text(at, extraction.text)
+    storage.write_derived(at, extraction.text, document=path)
     return extraction.text, extraction.warnings
 
 

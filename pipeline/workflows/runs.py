@@ -186,7 +186,11 @@ class Runs:
         return bool(locks and await self._redis.exists(*locks))
 
     async def erased(self, run_id: str, event: Event) -> None:
-        """Drop what a run keeps of its document's content, and put the event that says so into its timeline."""
+        """Drop what a run keeps of its document's content, and put the event that says so into its timeline, once."""
+        last = await self._redis.lindex(self._keys.timeline(run_id), -1)
+        if last and orjson.loads(last)["id"] == event.id:
+            # An erasure that was cut off, and is done again, came as far as this.
+            return
         await self._transitions.tell(run_id, event, scrubbed)
 
     async def cancel(self, run_id: str, by: str) -> dict[str, Any]:

@@ -204,20 +204,18 @@ async def test_the_same_key_name_and_content_start_one_run(api: Api, folder: Pat
 
 
 async def test_the_same_key_and_document_id_keep_the_document_that_the_run_needs(api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start, second = api.services.runs.start, asyncio.Event()
-    begun: list[object] = []
+    start, begun, second = api.services.runs.start, asyncio.Event(), asyncio.Event()
 
     async def first_comes_last(*args: Any, **more: Any) -> Any:
-        begun.append(args)
-        if len(begun) == 1:
+        if not begun.is_set():
+            begun.set()
             await asyncio.wait_for(second.wait(), 10)
         return await start(*args, **more)
 
     monkeypatch.setattr(api.services.runs, "start", first_comes_last)
     headers = {"Idempotency-Key": "k"}
     first = asyncio.create_task(_upload(api, _form(documentId="d"), headers=headers))
-    while not begun:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(begun.wait(), 10)
     again = await _upload(api, _form(documentId="d"), headers=headers)
     second.set()
     assert (again.status, (await first).text) == (202, again.text)

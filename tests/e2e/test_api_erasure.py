@@ -1,5 +1,7 @@
 """Erasing a document takes its file, text and findings, says so where it is looked for, and leaves nothing half-way."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from pipeline.api import erasure
 from pipeline.errors import Unavailable
 from pipeline.workflows.model import JobEnded
 from tests.support.api import DOCUMENT_UPLOAD, Api, Reply, serving
@@ -142,17 +145,109 @@ async def test_a_cancelled_run_keeps_it_until_its_worker_has_let_go(api: Api, re
     assert (await _erase(api)).status == 204
 
 
-async def test_one_that_was_cut_off_is_finished_by_the_next(api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_of_it_stays_in_ended_jobs(api: Api, redis: Redis) -> None:
+    run, other = await _uploaded(api), await _uploaded(api, "other")
+    analysis = {"documentId": "d", "userId": "alice", "documentPath": "documents/d/a.pdf", "mimeType": "", "complianceFrameworks": []}
+    for body in (
+        analysis,
+        analysis | {"documentId": "e", "documentPath": "/documents/d/a.pdf"},
+        analysis | {"documentId": "other", "documentPath": "x"},
+    ):
+        assert (await api.call("POST", "/api/jobs/compliance-analysis", body=body, as_="service")).status == 201
+    result = json.dumps(RESULT)
+    for key in sorted(await redis.keys("bull:*:wait")):
+        # As its worker would leave it.
+        queue = key.removesuffix(":wait")
+        while job := await redis.rpop(key):
+            await redis.zadd(f"{queue}:completed", {job: 1})
+            await redis.hset(f"{queue}:{job}", mapping={"returnvalue": result, "finishedOn": 1})
+    assert (await _erase(api)).status == 204
+    left = {job for key in await redis.keys("bull:*:completed") for job in await redis.zrange(key, 0, -1)}
+    assert left == {"3", f"{other}_process_1", f"{other}_notify_1"}
+    assert (await api.call("GET", "/api/jobs/status/compliance-analysis/1", as_="service")).status == 404
+    assert (await api.call("GET", f"/api/runs/{run}")).json["status"] == "completed"
+
+
+async def test_one_that_is_being_uploaded_is_not_erased(api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await _uploaded(api)
-    with monkeypatch.context() as patch:
+    write, begun, go_on = api.services.storage.write, asyncio.Event(), asyncio.Event()
 
-        async def fails(path: str) -> None:
-            raise Unavailable("the storage failed")
+    async def waits(*args: Any) -> Any:
+        begun.set()
+        await asyncio.wait_for(go_on.wait(), 10)
+        return await write(*args)
 
-        patch.setattr(api.services.storage, "delete", fails)
-        assert (await _erase(api)).status == 503
-    started = await api.call("POST", "/api/workflows/document-upload/runs", body={"input": INPUT}, as_="service")
-    assert (started.status, started.json["detail"]) == (404, "there is no document 'd'")
+    monkeypatch.setattr(api.services.storage, "write", waits)
+    again = asyncio.create_task(_uploaded(api))
+    await asyncio.wait_for(begun.wait(), 10)
+    reply = await _erase(api)
+    assert (reply.status, reply.json["detail"]) == (409, "document 'd' is being uploaded")
+    go_on.set()
+    await again
+    assert "documents/d/a.pdf" in _files(folder)
     assert (await _erase(api)).status == 204
     assert _files(folder) == []
-    assert len(await _told(api)) == 1
+
+
+async def test_uploads_and_erasures_at_once_leave_a_document_with_its_record_or_neither(api: Api, folder: Path, redis: Redis) -> None:
+    async def upload() -> int:
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("documentId", "d")
+        form.add_field("file", b"%PDF-1.7 not much of one", filename="a.pdf", content_type="application/pdf")
+        reply = await api.call("POST", "/api/documents", data=form)
+        if reply.status == 202:
+            await _end(api, reply.json["runId"])
+        return reply.status
+
+    async def erase() -> int:
+        while (reply := await _erase(api)).status == 409:
+            pass
+        return reply.status
+
+    seen: set[int] = set()
+    for _ in range(15):
+        seen |= set(await asyncio.gather(upload(), erase(), upload(), erase()))
+        record = json.loads(await redis.get("hookline:document:d") or "null")
+        assert _files(folder) == ([] if record is None else ["documents/d/a.pdf"])
+        assert record is None or set(record) == {"userId", "filename", "sha256"}
+        assert await redis.keys("hookline:uploads") == []
+    assert seen >= {202, 204}
+    assert seen <= {202, 204, 404, 409, 503}
+
+
+def _places(api: Api) -> dict[str, tuple[object, str]]:
+    return {"file": (api.services.storage, "delete"), "jobs": (erasure, "remove_ended"), "runs": (api.services.runs, "erased"),
+            "log": (api.services.log, "append"), "record": (erasure.ownership, "release")}  # fmt: skip
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("where", ["file", "jobs", "runs", "log", "record"])
+async def test_one_that_was_cut_off_is_finished_by_the_next(
+    api: Api, folder: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch, where: str, late: bool
+) -> None:
+    runs = [await _uploaded(api), await _uploaded(api)]
+    with monkeypatch.context() as patch:
+        holder, name = _places(api)[where]
+        real = getattr(holder, name)
+
+        async def fails(*args: Any) -> None:
+            if late:
+                await real(*args)
+            raise Unavailable("the process was killed here")
+
+        patch.setattr(holder, name, fails)
+        assert (await _erase(api)).status == 503
+    if (where, late) == ("record", True):
+        assert (await _erase(api)).status == 404
+    else:
+        started = await api.call("POST", "/api/workflows/document-upload/runs", body={"input": INPUT}, as_="service")
+        assert (started.status, started.json["detail"]) == (404, "there is no document 'd'")
+        assert (await _erase(api)).status == 204
+    assert _files(folder) == []
+    assert await redis.keys("hookline:document:d") == []
+    page = await api.call("GET", "/api/events?types=document.erased", as_="user")
+    assert len({event["id"] for event in page.json["items"]}) == 1, "told again, it is the same event"
+    for run in runs:
+        types = [event["type"] for event in (await api.call("GET", f"/api/runs/{run}/events")).json["items"]]
+        assert types.count("document.erased") == 1
+        assert "findings" not in (await api.call("GET", f"/api/runs/{run}")).json["steps"]["process"]["result"]

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ QUEUES = {
     **no_libraries(),
     **{f"{kind}-{test}": settings for kind, settings in KINDS.items() for test in (*MAJORS, "all")},
     **{f"paused-{major}-{kind}": queue() for major in MAJORS for kind in ("full", "empty")},
+    **{f"repeated-{major}-{kind}": queue() for major in MAJORS for kind in ("every", "cron")},
 }
 
 
@@ -252,3 +254,24 @@ async def test_what_we_add_while_bullmq_5_has_paused_a_queue_is_lost_to_no_resum
         await other("resume", queue=name)
         ends = await house.ends(len(added), name)
         assert {job_id for _, job_id in ends} == set(added)
+
+
+@pytest.mark.parametrize("major", MAJORS)
+async def test_nodes_job_schedulers_go_on_in_our_worker(house: House, major: str) -> None:
+    """Whoever takes a scheduler's job adds the next: a worker that did not would end it at its first (bullmq#4483)."""
+    by_interval, by_pattern = f"repeated-{major}-every", f"repeated-{major}-cron"
+    async with house.hand(major) as hand:
+        template = {"name": "do", "data": {"n": 7}, "opts": {"attempts": 2, "priority": 3}}
+        await hand("schedule", queue=by_interval, id="often", repeat={"every": 100, "limit": 4}, template=template)
+        await hand("schedule", queue=by_pattern, id="each-second", repeat={"pattern": "* * * * * *", "tz": "Europe/Berlin"}, template=template)
+        ends = await house.ends(4, by_interval)
+        assert [event.data["result"] for event in ends.values()] == [{"got": {"n": 7}}] * 4
+        times = sorted(int(job_id.rpartition(":")[2]) for _, job_id in ends)
+        assert all(gap > 0 and gap % 100 == 0 for gap in (later - time for time, later in pairwise(times)))
+        await house.ends(3, by_pattern)
+        (known,) = await hand("schedulers", queue=by_pattern)
+        assert (known["key"], known["iterationCount"] >= 4) == ("each-second", True)
+        assert await hand("unschedule", queue=by_pattern, id="each-second")
+        counts = await house.queues.counts(by_interval)
+        # The limit was reached: there is no fifth.
+        assert (counts["completed"], counts["delayed"], counts["prioritized"], counts["waiting"]) == (4, 0, 0, 0)

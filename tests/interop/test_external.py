@@ -79,6 +79,7 @@ async def test_a_step_done_by_node_moves_its_run(valkey: Valkey, redis: Redis, t
             {"n": 3, "fatal": "never"},
             {"n": 4, "result": {"value": "x" * 70_000}},
             {"n": 5, "ms": 700, "result": {"value": 5}},
+            {"n": 6, "ms": 700, "fail": "late"},
         ]
         runs = [(await client.start_run("mixed", one))["runId"] for one in inputs]
         plain = await client.add_job("notifications", {"userId": "u", "type": "email", "subject": "s", "message": "m"})
@@ -87,29 +88,37 @@ async def test_a_step_done_by_node_moves_its_run(valkey: Valkey, redis: Redis, t
         stats = await client.stats("theirs")
         assert (stats["waiting"], stats["active"]) == (len(runs), 0)
         async with Hand(major, valkey.port) as hand:
+            await hand("watch", queue="theirs")
             # What the worker says of retention is overridden by the jobs' own options.
             for name in ("theirs", "notifications"):
-                await hand("work", queue=name, options={"concurrency": 5, "removeOnComplete": {"count": 0}, "removeOnFail": {"count": 0}})
-            await hand.until(told("began", queue="theirs"), len(runs))
-            await client.cancel(runs[4])
+                await hand("work", queue=name, options={"concurrency": 10, "removeOnComplete": {"count": 0}, "removeOnFail": {"count": 0}})
+            for run_id in runs[4:]:
+                await hand.until(told("began", id=f"{run_id}_theirs_1"))
+                await client.cancel(run_id)
             assert await ended(client, len(runs)) == set(runs)
             await hand.until(told("completed", queue="theirs"), 3)
+            # A cancelled job's attempt ends as it ends; it gets no other.
+            (*_, last) = await hand.until(told("failed", id=f"{runs[5]}_theirs_1"), 2)
+            assert (last["reason"], hand.of("began").count(last["id"])) == ("cancelled by tester", 1)
             found = [await client.run(run_id) for run_id in runs]
-            assert [run["status"] for run in found] == ["completed", "failed", "failed", "failed", "cancelled"]
+            assert [run["status"] for run in found] == ["completed", "failed", "failed", "failed", "cancelled", "cancelled"]
             assert found[0]["steps"]["after"]["result"] == {"got": {"value": "ä"}}
             assert [run["steps"]["theirs"]["error"] for run in found[1:3]] == ["no luck", "never"]
             assert found[1]["steps"]["theirs"]["attempts"] == 3
             assert "the limit is 65,536" in found[3]["steps"]["theirs"]["error"]
             # Attempts that are not the last are nobody's business, the late end is told and ignored, and the plain job has its event as well.
-            (told_of,) = [event for event in await until(client, "job.completed", 9) if event["data"]["jobId"] == plain["jobId"]]
+            (told_of,) = [event for event in await until(client, "job.completed", 10) if event["data"]["jobId"] == plain["jobId"]]
             assert (told_of["data"]["queue"], told_of["data"]["userId"], told_of["data"]["attempts"]) == ("notifications", "u", 1)
+            await until(client, "job.failed", 4)
             events = await all_events(client, "job.*")
             once_each([event for event in events if event["type"] != "job.progress"], "jobId")
-            assert sum(event["type"] == "job.failed" for event in events) == 3
-            assert (await client.run(runs[4]))["status"] == "cancelled"
+            assert sum(event["type"] == "job.failed" for event in events) == 4
+            assert [(await client.run(run_id))["status"] for run_id in runs[4:]] == ["cancelled", "cancelled"]
             assert (await client.job("notifications", plain["jobId"]))["state"] == "completed"
+            # The engine removes each, that of a late end too.
+            removed = await hand.until(told("event removed", queue="theirs"), len(runs))
+            assert {said["id"] for said in removed} == {f"{run_id}_theirs_1" for run_id in runs}
         assert {event["data"]["runId"] for event in events if "runId" in event["data"]} == set(runs)
-        assert [key async for key in redis.scan_iter("bull:theirs:run_*")] == []
 
 
 async def test_ends_that_came_while_hookline_was_down_and_the_stream_was_trimmed(valkey: Valkey, redis: Redis, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ CALLED = {
     "moveToFinished": "8e744ec5d65dbe9e",
     "removeJob": "f2acb16fda20ccac",
     "retryJob": "01f75f7604305080",
+    "updateJobScheduler": "8c71d358aa62ffb7",
     "updateProgress": "62d0cce017bd552a",
 }
 

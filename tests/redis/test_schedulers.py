@@ -1,84 +1,93 @@
-"""Job schedulers made by BullMQ's own client: each iteration that our worker takes brings the next."""
+"""The next job of a BullMQ job scheduler: when it is due, and that it is added once, however often it is asked for."""
 
-from collections.abc import AsyncIterator
+import datetime
 from typing import Any
 
+import msgpack
 import pytest
-from bullmq import Queue as BullQueue
 from redis.asyncio import Redis
 
-from pipeline.jobs.calls import QueueKeys
-from pipeline.jobs.model import Context, Job
-from pipeline.jobs.schedulers import next_iteration
-from tests.redis.test_worker import QUEUE, Bench, config
-from tests.support.events import count, events_until
-from tests.support.valkey import Valkey
+from pipeline.jobs import schedulers
+from pipeline.jobs.calls import QueueKeys, now_ms
+from pipeline.jobs.model import Job
 
-NOON = 1_764_158_400_000
-"""2025-11-26T12:00:00Z"""
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config())
-    yield made
-    await made.blocking.aclose()
-    await made.redis.aclose()
+KEYS = QueueKeys("bull", "work")
+MARCH = round(datetime.datetime(2026, 3, 28, 12, tzinfo=datetime.UTC).timestamp() * 1000)
+OCTOBER = round(datetime.datetime(2026, 10, 24, 12, tzinfo=datetime.UTC).timestamp() * 1000)
+"""Noon (UTC) before the nights in which the clocks of Berlin go forward and back."""
+HOUR = 3_600_000
 
 
-@pytest.mark.parametrize("repeat", [{"every": 100, "limit": 4}, {"pattern": "* * * * * *", "limit": 2}], ids=["every", "pattern"])
-async def test_a_scheduler_fires_until_its_limit(bench: Bench, redis: Redis, repeat: dict[str, Any]) -> None:
-    queue = BullQueue(QUEUE, {"connection": redis})
-    ran: list[tuple[Any, int]] = []
-
-    async def run(job: Job, context: Context) -> None:
-        ran.append((job.data, job.opts["repeat"]["count"]))
-
-    async with bench.working(run):
-        await queue.upsertJobScheduler("mine", repeat, "do", {"n": 7})
-        told = await events_until(bench.log, count("job.completed", repeat["limit"]))
-        # Nothing more is due once the last has been taken.
-        assert await bench.queues.counts(QUEUE) == {**await bench.queues.counts(QUEUE), "delayed": 0, "waiting": 0}
-    assert ran == [({"n": 7}, number) for number in range(1, repeat["limit"] + 1)]
-    assert len({event.id for event in told}) == repeat["limit"]
-
-
-async def test_a_scheduler_whose_pattern_makes_no_sense_stops_and_its_job_is_run(bench: Bench, redis: Redis) -> None:
-    queue = BullQueue(QUEUE, {"connection": redis})
-    await queue.upsertJobScheduler("mine", {"every": 50}, "do")
-    (job_id,) = await redis.zrange(bench.keys.key("delayed"), 0, -1) or await redis.lrange(bench.keys.key("wait"), 0, -1)
-    opts = (await redis.hget(bench.keys.key(job_id), "opts")).replace('"every":50', '"pattern":"every now and then"')
-    await redis.hset(bench.keys.key(job_id), "opts", opts)
-
-    async def run(job: Job, context: Context) -> None: ...
-
-    async with bench.working(run):
-        await events_until(bench.log, count("job.completed", 1))
-    assert await redis.zcard(bench.keys.key("delayed")) == 0
-
-
-def job(**repeat: Any) -> Job:
-    return Job(id="repeat:s:1", queue="q", name="do", data=None, attempt=1, attempts=1, timestamp=NOON, opts={"repeat": repeat})
+def job(repeat: dict[str, Any], **opts: Any) -> Job:
+    opts = {"repeatJobKey": "often", "repeat": {"count": 1, **repeat}, **opts}
+    return Job(id=f"repeat:often:{MARCH}", queue="work", name="do", data={}, attempt=1, attempts=1, timestamp=MARCH, opts=opts)
 
 
 @pytest.mark.parametrize(
-    ("repeat", "due"),
+    ("repeat", "opts", "minutes"),
     [
-        ({"pattern": "0 3 * * *"}, NOON + 15 * 3_600_000),
-        ({"pattern": "30 0 12 * * *"}, NOON + 30_000),
-        ({"pattern": "0 3 * * *", "tz": "Europe/Berlin"}, NOON + 14 * 3_600_000),
-        ({"pattern": "0 13 * * *", "startDate": "2025-11-27T00:00:00Z"}, NOON + 25 * 3_600_000),
-        ({"pattern": "0 13 * * *", "limit": 3, "count": 2}, NOON + 3_600_000),
-        ({"pattern": "0 13 * * *", "limit": 3, "count": 3}, None),
-        ({"pattern": "0 13 * * *", "endDate": NOON - 1}, None),
+        ({"pattern": "30 14 * * *"}, {}, 150),
+        ({"pattern": "0 15 12 * * *"}, {}, 15),
+        ({"pattern": "0 * * * *"}, {"prevMillis": MARCH + 5 * HOUR}, 360),
+        ({"pattern": "0 * * * *", "startDate": "2026-03-29T00:30:00Z"}, {}, 780),
+        ({"pattern": "@daily"}, {}, 720),
+        ({"pattern": "0 * * * *", "limit": 2, "endDate": MARCH}, {}, 60),
+        ({"pattern": "0 * * * *", "limit": 1}, {}, None),
+        ({"pattern": "0 * * * *", "endDate": MARCH - 1}, {}, None),
     ],
 )
-def test_when_the_next_iteration_is_due(repeat: dict[str, Any], due: int | None) -> None:
-    call = next_iteration(QueueKeys("bull", "q"), job(**repeat), "s", NOON)
-    assert (call[1][0] if call else None) == due
+def test_when_the_next_is_due(repeat: dict[str, Any], opts: dict[str, Any], minutes: int | None) -> None:
+    call = schedulers.next_job(KEYS, job(repeat, **opts), MARCH)
+    if minutes is None:
+        assert call is None
+        return
+    assert call
+    at, packed = call[1][0], call[1][3]
+    assert isinstance(packed, bytes)
+    assert at == MARCH + minutes * 60_000
+    written = msgpack.unpackb(packed)
+    assert (written["delay"], written["repeat"]["count"], written["prevMillis"]) == (minutes * 60_000, 2, at)
 
 
-@pytest.mark.parametrize("repeat", [{"pattern": "tomorrow"}, {"pattern": "* * * * *", "tz": "Mars/Base"}, {}, {"pattern": "* * * * *", "limit": "many"}])
-def test_what_no_scheduler_has_is_a_clear_error(repeat: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        next_iteration(QueueKeys("bull", "q"), job(**repeat), "s", NOON)
+@pytest.mark.parametrize(
+    ("pattern", "base", "hours"),
+    [
+        # What Node's cron-parser answers; twice a year croniter alone is an hour off.
+        ("30 12 * * *", MARCH, (22.5, 46.5)),
+        ("30 14 * * *", MARCH, (1.5, 24.5, 48.5)),
+        ("30 2 * * *", MARCH, (13.5, 36.5)),
+        ("30 12 * * *", OCTOBER, (23.5, 47.5)),
+        ("30 14 * * *", OCTOBER, (0.5, 25.5)),
+        ("30 2 * * *", OCTOBER, (12.5, 37.5)),
+        ("0 * * * *", OCTOBER + 11 * HOUR, (1, 2, 3, 4)),
+    ],
+)
+def test_the_clocks_change(pattern: str, base: int, hours: tuple[float, ...]) -> None:
+    now, found = base, []
+    for _ in hours:
+        call = schedulers.next_job(KEYS, job({"pattern": pattern, "tz": "Europe/Berlin"}), now)
+        assert call
+        now = int(call[1][0])
+        found.append((now - base) / HOUR)
+    assert tuple(found) == hours
+
+
+async def test_it_is_added_once_and_not_at_all_when_the_scheduler_is_gone(redis: Redis) -> None:
+    await redis.zadd(KEYS.key("repeat"), {"often": MARCH})
+    await redis.hset(KEYS.key("repeat:often"), mapping={"name": "do", "data": '{"n":1}', "every": 60_000, "ic": 1})
+    one = job({"every": 60_000}, priority=3, attempts=2)
+    for _ in range(3):
+        await schedulers.go_on(redis, KEYS, one)
+    (next_id,) = await redis.zrange(KEYS.key("delayed"), 0, -1)
+    assert int(next_id.rpartition(":")[2]) > now_ms() - 1
+    fields = await redis.hgetall(KEYS.key(next_id))
+    assert (fields["name"], fields["data"], fields["rjk"], fields["priority"]) == ("do", '{"n":1}', "often", "3")
+    await redis.delete(KEYS.key("repeat"), KEYS.key("repeat:often"), KEYS.key("delayed"))
+    await schedulers.go_on(redis, KEYS, one)
+    assert await redis.zcard(KEYS.key("delayed")) == 0
+
+
+async def test_a_pattern_that_makes_no_sense_costs_no_job(redis: Redis) -> None:
+    for repeat in ({"pattern": "every tuesday"}, {"pattern": "* * * * *", "tz": "Nowhere/At-all"}, {"every": 1, "limit": "many"}):
+        await schedulers.go_on(redis, KEYS, job(repeat))
+    assert await redis.keys("*") == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ from pipeline.errors import AttemptFailed, NotFound, PermanentFailure
 from pipeline.jobs.isolation import IsolatedPool
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import resolve
-from pipeline.processors import mediatypes
+from pipeline.processors import extraction, mediatypes
 from pipeline.processors.extraction import METADATA_LIMIT, PAGE_END, bounded
 from tests.support.processing import EXAMPLES, Told, maker, put, run
 from tests.unit.test_isolation import Recorder
 
 PATH = "pipeline.processors.documents:DocumentProcessingProcessor"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+CONTROL = "; it holds control characters: save it as plain text"
 make = maker()
 DOCUMENTS = make.documents()
 
@@ -166,7 +168,11 @@ def test_a_document_that_is_not_there_may_come(config: Config) -> None:
         (b"<!doctype html><html><body>x</body></html>", "application/pdf", "f is declared as application/pdf, but its bytes are text/html"),
         (DOCUMENTS["quarterly-report.pdf"], "text/plain", "f is declared as text/plain, but its bytes are application/pdf"),
         (DOCUMENTS["quarterly-report.pdf"], DOCX, f"f is declared as {DOCX}, but its bytes are application/pdf"),
-        (bytes(range(256)), "text/plain", "f is declared as text/plain, but its bytes are of no type that can be told; it holds control characters: save it as plain text"),
+        (
+            bytes(range(256)),
+            "text/plain",
+            "f is declared as text/plain, but its bytes are of no type that can be told; it holds control characters: save it as plain text",
+        ),
         (b"{\\rtf1 hello}", "text/plain", "f is declared as text/plain, but its bytes are application/rtf"),
     ],
 )
@@ -299,3 +305,38 @@ def test_the_sample_has_exactly_the_size(size: int) -> None:
 def test_a_sample_cannot_be_too_small() -> None:
     with pytest.raises(ValueError, match="at least"):
         make.sample(1000)
+
+
+# --- erased meanwhile ---
+
+
+@pytest.mark.parametrize("path", [PATH, "pipeline.processors.compliance:ComplianceAnalysisProcessor"])
+def test_a_document_that_is_erased_while_it_is_read_leaves_nothing(config: Config, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    extract = extraction.extract
+
+    def slow(*args: Any, **more: Any) -> Any:
+        shutil.rmtree(Path(config.storage.url) / "documents" / "d")
+        return extract(*args, **more)
+
+    monkeypatch.setattr(extraction, "extract", slow)
+    put(config, "d", "a.txt", b"a text")
+    data = {"documentId": "d", "userId": "u", "filename": "a.txt", "mimeType": "", "documentPath": "documents/d/a.txt"}
+    with pytest.raises(NotFound, match="not in the storage any more"):
+        run(path, config, data)
+    assert list((Path(config.storage.url) / "documents").iterdir()) == []
+
+
+def test_findings_of_a_document_that_is_erased_meanwhile_are_not_kept(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_text = extraction.stored_text
+
+    def slow(*args: Any, **more: Any) -> Any:
+        read = stored_text(*args, **more)
+        shutil.rmtree(Path(config.storage.url) / "documents" / "d")
+        return read
+
+    monkeypatch.setattr(extraction, "stored_text", slow)
+    put(config, "d", "a.txt", b"write to a@example.com")
+    data = {"documentId": "d", "documentPath": "documents/d/a.txt"}
+    with pytest.raises(NotFound, match="not in the storage any more"):
+        run("pipeline.processors.compliance:ComplianceAnalysisProcessor", config, data)
+    assert list((Path(config.storage.url) / "documents").iterdir()) == []

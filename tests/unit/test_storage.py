@@ -124,6 +124,33 @@ async def test_delete_takes_a_folder_with_all_in_it(store: Storage) -> None:
     assert store.read_text("documents/e/a") == "stays"
 
 
+async def test_what_is_taken_from_a_document_that_is_erased_meanwhile_goes_with_it(store: Storage) -> None:
+    await store.write("documents/d/a", chunks(b"x"), 10)
+    store.write_derived("documents/d/.hookline/t.txt", "text", document="documents/d/a")
+    assert store.read_text("documents/d/.hookline/t.txt") == "text"
+    await store.delete("documents/d")
+    with pytest.raises(NotFound, match="documents/d/a is not in the storage any more"):
+        store.write_derived("documents/d/.hookline/t.txt", "text", document="documents/d/a")
+    assert not await store.exists("documents/d")
+
+
+def test_a_folder_that_others_write_into_meanwhile_is_removed_all_the_same(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_text("documents/d/a", "x")
+    remove, written = store._fs.rm, []
+
+    def rm(*args: Any, **more: Any) -> Any:
+        removed = remove(*args, **more)
+        if not written:
+            written.append(True)  # before the write: moving a file is removing one, too
+            store.write_text("documents/d/.hookline/t.txt", "text")
+        return removed
+
+    monkeypatch.setattr(store._fs, "rm", rm)
+    store._delete("documents/d")
+    assert written
+    assert not store.has("documents/d")
+
+
 async def test_what_is_not_there(store: Storage) -> None:
     with pytest.raises(NotFound, match=r"documents/d/a\.pdf is not in the storage"):
         store.read("documents/d/a.pdf")

@@ -46,7 +46,7 @@ const commands = {
   },
   async watch({ queue: name }) {
     const events = new QueueEvents(name, { connection });
-    for (const kind of ['completed', 'failed', 'paused', 'resumed', 'waiting', 'active', 'delayed', 'deduplicated', 'duplicated']) {
+    for (const kind of ['completed', 'failed', 'paused', 'resumed', 'waiting', 'active', 'delayed', 'deduplicated', 'duplicated', 'removed']) {
       events.on(kind, (told) => say({ signal: `event ${kind}`, queue: name, id: told?.jobId }));
     }
     await events.waitUntilReady();
