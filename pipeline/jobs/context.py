@@ -50,9 +50,8 @@ class JobContext:
         return self.stop_reason is not None
 
     async def next_of_scheduler(self) -> None:
-        """If a job scheduler made this job: have the next one."""
-        if schedulers.KEY in self._job.opts:
-            await schedulers.go_on(self._redis, self._keys, self._job)
+        """Have the next job of the scheduler that made this one."""
+        await schedulers.go_on(self._redis, self._keys, self._job)
 
     async def progress(self, percent: int) -> None:
         if not isinstance(percent, int) or not 0 <= percent <= 100:

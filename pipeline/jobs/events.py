@@ -29,20 +29,18 @@ def step_waiting(job: Job, deadline: int, *, now: int) -> Event | None:
 def _event(type: str, job: Job, now: int, *moment: object, **more: Any) -> Event:
     """`moment` tells apart what happens to one attempt repeatedly."""
     data: dict[str, Any] = {"queue": job.queue, "job": job.name, "jobId": job.id}
-    if job.origin:
-        data |= {"runId": job.origin.run, "workflow": job.origin.workflow, "step": job.origin.step, "n": job.origin.n}
-        # A run's step ends once per n, whichever attempt does it.
-        identity: tuple[object, ...] = (job.origin.run, job.origin.step, job.origin.n)
-    else:
-        identity = (job.queue, job.id, job.timestamp, job.attempt)
-    data |= _subject(job)
-    return Event(id=event_id(type, *identity, *moment), type=type, timestamp=now, data=data | more)
-
-
-def _subject(job: Job) -> dict[str, str]:
-    """Which document a job is about, and whose it is."""
-    named = job.data if isinstance(job.data, dict) else {}
+    origin, named = job.origin, job.data if isinstance(job.data, dict) else {}
     user, document = named.get("userId"), named.get("documentId")
-    if job.origin:
-        user, document = job.origin.user, document if isinstance(document, str) else job.origin.document
-    return {name: value for name, value in (("documentId", document), ("userId", user)) if isinstance(value, str)}
+    if origin:
+        data |= {"runId": origin.run, "workflow": origin.workflow, "step": origin.step, "n": origin.n}
+        user, document = origin.user, document if isinstance(document, str) else origin.document
+        # A run's step ends once per n, whichever attempt does it.
+        id = event_id(type, origin.run, origin.step, origin.n, *moment)
+    else:
+        id = event_id(type, job.queue, job.id, job.timestamp, job.attempt, *moment)
+    # Which document it is about, and whose it is.
+    if isinstance(document, str):
+        data["documentId"] = document
+    if isinstance(user, str):
+        data["userId"] = user
+    return Event(id=id, type=type, timestamp=now, data=data | more)

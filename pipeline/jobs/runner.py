@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from pipeline.errors import PermanentFailure
+from pipeline.jobs import schedulers
 from pipeline.jobs.attempt import Completed, Dropped, Failed, Held, Interrupted, Outcome
 from pipeline.jobs.context import LOCK_LOST, SHUTTING_DOWN, JobContext, ThreadContext
 from pipeline.jobs.inputs import validated
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import Processor
 from pipeline.jobs.results import check_result
-from pipeline.jobs.watchdog import TASK_PREFIX
 
 REASON_LIMIT = 4_000
 STACK_LIMIT = 16_000
@@ -46,7 +46,8 @@ class Runner:
     async def run(self, job: Job, context: JobContext) -> Outcome:
         """Never raises: whatever a processor does is an outcome."""
         try:
-            await context.next_of_scheduler()
+            if schedulers.KEY in job.opts:
+                await context.next_of_scheduler()
             return Completed(result=check_result(await self._call(job, context)))
         except Held as held:
             return held.waiting
@@ -72,9 +73,6 @@ class Runner:
         if processor.kind == "thread":
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, processor.call, ready, ThreadContext(context, loop))
-        task = asyncio.current_task()
-        if task:
-            task.set_name(f"{TASK_PREFIX}{processor.name} {job.queue} {job.id}")
         return await processor.call(ready, context)
 
 

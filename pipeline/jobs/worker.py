@@ -20,6 +20,7 @@ from pipeline.jobs.fetched import IDLE_SECONDS, Fetched
 from pipeline.jobs.locks import Locks
 from pipeline.jobs.model import Job
 from pipeline.jobs.trade import NOT_PLAIN, TRADE, Desk, Ended, Traded, ended, parse
+from pipeline.jobs.watchdog import TASK_PREFIX
 from pipeline.logs import info_many
 from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.memory import PAUSE_FETCHING, Memory
@@ -62,10 +63,11 @@ class Worker:
         """Slots that have no job and for which none was asked."""
         self._ended: deque[Ended] = deque()
         """Completed jobs; each keeps its slot until the store knows."""
-        self._attempts = 0
-        self._running: dict[str, tuple[JobContext, asyncio.Task[None]]] = {}
-        """By token, the attempts whose processor is at work."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        """By token."""
+        self._running: dict[str, JobContext] = {}
+        """Those of the attempts whose processor is at work."""
+        self._exchanges: set[asyncio.Task[None]] = set()
         self._dry = False
         """The last answer was that there is no job; a marker or a timer says when to ask again."""
         self._closed = False
@@ -88,7 +90,7 @@ class Worker:
         finally:
             if self._timer:
                 self._timer.cancel()
-            tasks = [self._watcher, *upkeep, *self._tasks]
+            tasks = [self._watcher, *upkeep, *self._attempts.values(), *self._exchanges]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -105,8 +107,8 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
         self._hand_back = True
-        for context, task in [*self._running.values()]:
-            stop(context, task, SHUTTING_DOWN)
+        for token in [*self._running]:
+            self._told_to_stop(token, SHUTTING_DOWN)
 
     # --- trading -----------------------------------------------------------------------------------------------------
 
@@ -126,7 +128,9 @@ class Worker:
                 break
             self._free -= max(want - len(ends), 0)
             self._flights += 1
-            self._spawn(self._trade(ends, want))
+            exchange = self._loop.create_task(self._trade(ends, want))
+            self._exchanges.add(exchange)
+            exchange.add_done_callback(self._exchanges.discard)
         if self._stopping and not (self._flights or self._attempts or self._ended):
             self._over.set()
 
@@ -147,7 +151,7 @@ class Worker:
                 return
             for fetched in traded.jobs:
                 slots -= 1
-                self._start(self._attempt(fetched))
+                self._start(fetched, self._attempt(fetched))
             slots -= self._settle(ends, traded.answers)
             if traded.error:
                 log.error("error in fetching jobs", queue=self._keys.queue, error=traded.error)
@@ -190,7 +194,7 @@ class Worker:
             if isinstance(answer, str):
                 # Alone, it is tried again until it works: an error of the store is no reason to run the job twice.
                 log.error("job not completed; it is tried alone", **named, error=answer)
-                self._start(self._complete_alone(end))
+                self._start(end.fetched, self._complete_alone(end))
                 held += 1
                 continue
             self._locks.release(end.fetched.token)
@@ -253,14 +257,9 @@ class Worker:
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def _start(self, attempt: Coroutine[Any, Any, None]) -> None:
-        self._attempts += 1
-        self._spawn(attempt)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, fetched: Fetched, attempt: Coroutine[Any, Any, None]) -> None:
+        named = f"{TASK_PREFIX}{self._runner.name_of(fetched.fields.get('name', ''))} {self._keys.queue} {fetched.job_id}"
+        self._attempts[fetched.token] = self._loop.create_task(attempt, name=named)
 
     async def _attempt(self, fetched: Fetched) -> None:
         """From a locked job to its end; one that is plainly completed keeps its slot until the next exchange has recorded it."""
@@ -277,7 +276,7 @@ class Worker:
         self._over_with(end.fetched, keeps_slot=False)
 
     def _over_with(self, fetched: Fetched, *, keeps_slot: bool) -> None:
-        self._attempts -= 1
+        del self._attempts[fetched.token]
         if not keeps_slot:
             self._locks.release(fetched.token)
             self._free += 1
@@ -317,17 +316,15 @@ class Worker:
     async def _outcome(self, fetched: Fetched, job: Job, context: JobContext) -> Outcome:
         if self._hand_back:
             return Interrupted()
-        task = asyncio.current_task()
-        assert task, "an attempt is a task"
-        self._running[fetched.token] = (context, task)
+        self._running[fetched.token] = context
         try:
             return await self._runner.run(job, context)
         finally:
             del self._running[fetched.token]
 
     def _told_to_stop(self, token: str, reason: str) -> None:
-        if running := self._running.get(token):
-            stop(*running, reason)
+        if context := self._running.get(token):
+            stop(context, self._attempts[token], reason)
 
     def _bound(self, job: Job) -> Any:
         return log.bind(**where(job, self._runner.name_of(job.name)))
