@@ -233,10 +233,7 @@ class _House:
             upkeep = [asyncio.create_task(part) for part in (Timers(self._redis, self._keys, transitions).run(), recovery.run())]
             stack.push_async_callback(_cancel, upkeep)
             if self._queues.external:
-                blocking = connection.connect(self._url, connections=1)
-                stack.push_async_callback(blocking.aclose)
-                following = [asyncio.create_task(part) for part in (bridge.follow(blocking), bridge.run())]
-                stack.push_async_callback(_cancel, following)
+                upkeep += [asyncio.create_task(part) for part in (bridge.follow(), bridge.run())]
                 log.info("following foreign workers", queues=list(self._queues.external))
 
         async def drain() -> None:

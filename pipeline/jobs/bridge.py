@@ -48,14 +48,14 @@ class Bridge:
 
     # --- the hint: BullMQ's event streams ---------------------------------------------------------------------------
 
-    async def follow(self, blocking: Store) -> None:
-        """Until cancelled: tell of jobs within moments of their end. `blocking` is a client of its own."""
+    async def follow(self) -> None:
+        """Until cancelled: tell of jobs within moments of their end."""
         pause = 0.1
         positions: dict[str, str] = {}
         while True:
             try:
                 positions = positions or await self._positions()
-                await self._read(blocking, positions)
+                await self._read(positions)
                 pause = 0.1
             except STORE_ERRORS as error:
                 log.warning("store away", part="bridge", error=str(error), retry_in=pause)
@@ -75,10 +75,10 @@ class Bridge:
             found[queue] = stream or f"{since or now_ms()}-0"
         return found
 
-    async def _read(self, blocking: Store, positions: dict[str, str]) -> None:
+    async def _read(self, positions: dict[str, str]) -> None:
         """Wait for entries, tell of the jobs that they name, and move the positions on."""
         streams = {self._queues.keys(queue).key("events"): queue for queue in positions}
-        found = await blocking.xread({key: positions[queue] for key, queue in streams.items()}, count=PAGE, block=BLOCK_MS)
+        found = await self._redis.xread({key: positions[queue] for key, queue in streams.items()}, count=PAGE, block=BLOCK_MS)
         for key, entries in _by_stream(found):
             queue = streams[key]
             await self.tell(queue, (fields["jobId"] for _, fields in entries if fields.get("event") in ENDS and "jobId" in fields))

@@ -15,7 +15,6 @@ from redis.asyncio import Redis
 from pipeline.config import Config
 from pipeline.jobs import bridge as bridge_module
 from pipeline.jobs.calls import now_ms
-from pipeline.store import connection
 from pipeline.store.idempotency import Answer, Claim
 from pipeline.store.log import event_id
 from tests.redis.test_engine import HOUR, House
@@ -47,16 +46,14 @@ def foreign(house: House) -> Foreign:
 
 
 @contextlib.asynccontextmanager
-async def following(house: House, url: str) -> AsyncIterator[None]:
-    blocking = connection.connect(url)
-    task = asyncio.create_task(house.bridge.follow(blocking))
+async def following(house: House) -> AsyncIterator[None]:
+    task = asyncio.create_task(house.bridge.follow())
     try:
         yield
         assert not task.done()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await blocking.aclose()
 
 
 async def look(house: House) -> None:
@@ -81,10 +78,10 @@ def test_killed_at_any_of_its_commands_each_end_is_told_once_and_moves_its_run_o
     assert [window for window in windows if not SEEN.items() <= window.items()] == []
 
 
-async def test_a_job_that_a_foreign_worker_ends_is_told_within_moments(house: House, foreign: Foreign, valkey: Valkey) -> None:
+async def test_a_job_that_a_foreign_worker_ends_is_told_within_moments(house: House, foreign: Foreign) -> None:
     run_id = await house.start()
     waits: list[float] = []
-    async with following(house, valkey.socket_url):
+    async with following(house):
         for number in range(1, 21):
             await house.queues.add("theirs", "do", {"number": number})
             job_id = await foreign.take()
@@ -124,7 +121,7 @@ async def test_what_the_stream_does_not_tell_is_found_in_the_hashes(
         await foreign.do('{"value":1}')
     await damage(house)
     another = House(valkey.socket_url, CONFIG)
-    async with following(another, valkey.socket_url):
+    async with following(another):
         await look(another)
         await look(house)
     assert len(await house.told("job.completed")) == 3
@@ -137,7 +134,7 @@ async def test_any_number_of_bridges_tell_once(house: House, foreign: Foreign, v
     others = [House(valkey.socket_url, CONFIG) for _ in range(4)]
     async with contextlib.AsyncExitStack() as stack:
         for other in others:
-            await stack.enter_async_context(following(other, valkey.socket_url))
+            await stack.enter_async_context(following(other))
         for number in range(50):
             await house.queues.add("theirs", "do", number)
         for _ in range(50):

@@ -78,7 +78,7 @@ def main(url: str, way: str) -> None:
         connection.connect = lambda url, **options: Cut(original(url, **options), at)
         house = House(url, CONFIG)
         if way == "stream":
-            await house.bridge._read(house.redis, await house.bridge._positions())
+            await house.bridge._read(await house.bridge._positions())
         else:
             await house.bridge.look(now_ms())
             await house.turn("killed")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_OTHER_BLOCK = re.compile(r"^```(?:sh|bash|shell)$", re.MULTILINE)
+_INLINE = re.compile(r"`([^`\n]+)`")
 GAP = "…"
 """Stands for anything within a line; alone on a line, for any number of lines."""
 
@@ -25,13 +27,20 @@ class Step:
 
 
 def sections(page: Path) -> dict[str, list[Step]]:
-    """Heading (of level 2) → its commands, in order; sections without any are left out."""
+    """Heading (of level 2; empty for what is before the first) → its commands, in order; sections without any are left out."""
     found: dict[str, list[Step]] = {}
-    for part in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
+    for number, part in enumerate(re.split(r"^## ", page.read_text(), flags=re.MULTILINE)):
         steps = [step for block in _BLOCK.findall(part) for step in _steps(block)]
         if steps:
-            found[part.splitlines()[0]] = steps
+            found[part.splitlines()[0] if number else ""] = steps
     return found
+
+
+def unfollowed(page: Path, programs: tuple[str, ...]) -> set[str]:
+    """The commands of these programs that the page names outside of its console blocks: in running text, in tables, in blocks of other kinds."""
+    text = page.read_text()
+    assert not _OTHER_BLOCK.search(text), "commands stand in console blocks"
+    return {code for code in _INLINE.findall(_BLOCK.sub("", text)) if code.split()[0] in programs}
 
 
 def _steps(block: str) -> list[Step]:

@@ -30,7 +30,7 @@ def answer(connection: "redis.Connection", *command: str) -> str:
     except redis.ResponseError as error:
         return f"(error) {error}"
     # INFO is shown as it comes; status replies such as OK have no quotes either.
-    plain = command[0].upper() in ("INFO", "PING")
+    plain = command[0].upper() in ("INFO", "PING") or [word.upper() for word in command[:2]] == ["CONFIG", "SET"]
     return reply.decode() if plain else formatted(reply)
 
 

@@ -44,3 +44,14 @@ async def test_a_request_that_is_no_http_is_not_shown(capsys: pytest.CaptureFixt
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["level"]) == ("Error handling request from 127.0.0.1: BadStatusLine", "warning")
     assert "do-not-tell" not in str(line)
+
+
+def test_many_lines_at_once_are_written_like_each_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json")
+    try:
+        structlog.get_logger().info("job completed", queue="q", jobId="1")
+        logs.info_many("job completed", [{"queue": "q", "jobId": "1"}])
+    finally:
+        structlog.reset_defaults()
+    alone, among_many = (line.partition(',"time":')[0] for line in capsys.readouterr().err.splitlines())
+    assert {*alone.strip("{}").split(",")} == {*among_many.strip("{}").split(",")}
