@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -47,6 +48,7 @@ def format_size(size: int) -> str:
     return f"{size} B"
 
 
+@lru_cache(maxsize=64)
 def iso(ms: int) -> str:
     """ISO-8601 UTC with milliseconds, as every time on the wire is written: `2026-01-31T09:30:00.000Z`."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -20,6 +20,10 @@ class Origin:
     document: str | None = None
     """The document that the run was started for."""
 
+    def mark(self) -> dict[str, Any]:
+        """As it stands in the job's options."""
+        return {"run": self.run, "workflow": self.workflow, "step": self.step, "n": self.n, "user": self.user, "document": self.document}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:

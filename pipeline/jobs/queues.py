@@ -1,7 +1,7 @@
 """The queues as the API and the engine use them: add a job, look at one, count them."""
 
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -107,7 +107,7 @@ class Queues:
             # Its end is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job, must not before.
             opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
         if origin:
-            opts["hookline"] = asdict(origin)
+            opts["hookline"] = origin.mark()
         return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
 
     async def add(self, queue: str, name: str, data: Any, *, claim: Claim | None = None, answer: Answer | None = None) -> Added:

@@ -19,8 +19,8 @@ for _, cancel in ipairs(what.cancel) do
   if alive and removeJob(cancel[2], cancel[3]) == 0 then redis.call('HSET', key, 'defa', cancel[4]) end
 end
 for _, event in ipairs(what.events) do redis.call('XADD', KEYS[2], '*', unpack(event)) end
-for _, entry in ipairs(what.timeline) do redis.call('RPUSH', KEYS[3], entry) end
-for _, member in ipairs(what.over) do redis.call('ZREM', KEYS[4], member) end
+if #what.timeline > 0 then redis.call('RPUSH', KEYS[3], unpack(what.timeline)) end
+if #what.over > 0 then redis.call('ZREM', KEYS[4], unpack(what.over)) end
 for _, timer in ipairs(what.timers) do redis.call('ZADD', KEYS[4], timer[1], timer[2]) end
 for _, index in ipairs(what.drop) do redis.call('ZREM', index, what.run) end
 for _, index in ipairs(what.add) do redis.call('ZADD', index, ARGV[4], what.run) end

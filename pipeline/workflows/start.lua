@@ -13,7 +13,7 @@ for _, job in ipairs(what.jobs) do
   if job[3] == '1' then triggered = id .. '' end
 end
 for _, event in ipairs(what.events) do redis.call('XADD', KEYS[3], '*', unpack(event)) end
-for _, entry in ipairs(what.timeline) do redis.call('RPUSH', KEYS[4], entry) end
+redis.call('RPUSH', KEYS[4], unpack(what.timeline))
 for _, timer in ipairs(what.timers) do redis.call('ZADD', KEYS[5], timer[1], timer[2]) end
 redis.call('SET', KEYS[6], ARGV[4])
 for _, index in ipairs(what.indexes) do redis.call('ZADD', index, ARGV[6], what.run) end

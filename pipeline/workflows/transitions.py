@@ -25,6 +25,8 @@ from pipeline.workflows.model import Decision, Dispatch, Outcome, Run, Timer
 START = composed(ADD + lua("pipeline.workflows", "start.lua"), "addStandardJob")
 _DOCUMENT_ID = 128
 """Characters; an input's documentId that is longer cannot be a document's."""
+REMEMBERED = 2_000
+"""Runs; each is as large as its input and its steps' results."""
 JOB_ENDS = ("job.completed", "job.failed")
 ADVANCE = composed(ADD + lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
 IGNORE = composed(lua("pipeline.workflows", "ignore.lua"), "removeJob")
@@ -56,6 +58,8 @@ class Transitions:
         self._keys = keys
         self._queues = queues
         self._definitions = definitions
+        self._moved: dict[str, tuple[Run, str]] = {}
+        """Runs as this process left them, and their versions: a commit over a run that others moved since is refused, and the run read."""
 
     async def load(self, run_id: str) -> tuple[Run, str] | None:
         """A run and the version of its last transition."""
@@ -100,8 +104,9 @@ class Transitions:
         Raises what the machine raises, and NotFound if the run's definition is gone.
         """
         sent: Run | None = None
+        known = self._moved.pop(run_id, None)
         while True:
-            loaded = await self.load(run_id)
+            loaded = known or await self.load(run_id)
             decision = None
             if loaded:
                 run, version = loaded
@@ -110,6 +115,10 @@ class Transitions:
                     return run
                 definition = await self._definitions.pinned(run.digest)
                 decision = machine.advance(definition, run, outcome, now_ms())
+            if decision is None and known:
+                # No news to the state as we left it; to what others made of it since it may be.
+                known = None
+                continue
             ended = self._ended(entry.event.data if entry and entry.event.type in JOB_ENDS else job or {})
             if decision is None:
                 if entry and ended:
@@ -119,7 +128,15 @@ class Transitions:
                 return None
             sent = decision.run
             if await self._commit(run, version, decision, entry, ended):
+                self._remember(sent, str(int(version) + 1))
                 return sent
+            known = None
+
+    def _remember(self, run: Run, version: str) -> None:
+        if not run.status.terminal:
+            self._moved[run.id] = (run, version)
+            if len(self._moved) > REMEMBERED:
+                del self._moved[next(iter(self._moved))]
 
     async def tell(self, run_id: str, event: Event, change: Callable[[Run], Run]) -> None:
         """Change what a run keeps, and put into its timeline why; nothing for a run that is gone."""
