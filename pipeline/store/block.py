@@ -1,7 +1,7 @@
 """A pipeline on the shared connection: its commands go out as one piece, a transaction's from MULTI to EXEC."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio.client import Pipeline
@@ -46,8 +46,7 @@ class Sharing(Protocol):
     connection_pool: Any
     response_callbacks: Any
 
-    def pack(self, args: tuple[Any, ...]) -> bytes: ...
-    async def send_block(self, packed: list[bytes]) -> list[Any]: ...
+    async def send_block(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]: ...
     async def again(self, error: Exception, attempt: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any: ...
     async def execute_command(self, *args: Any, **options: Any) -> Any: ...
 
@@ -89,11 +88,10 @@ class Block(Pipeline):
 
     async def _plain(self) -> list[Any]:
         commands = [args for args, _ in self.command_stack]
-        packed = [self._client.pack(args) for args in commands]
         repeatable = all(map(verbs.repeatable, commands))
 
         async def attempt() -> list[Any]:
-            replies = await self._client.send_block(packed)
+            replies = await self._client.send_block(commands)
             refusals = [reply for reply in replies if isinstance(reply, Later | ReadOnlyError)]
             if refusals and (repeatable or len(refusals) == len(replies)):
                 raise refusals[0]
@@ -104,10 +102,9 @@ class Block(Pipeline):
     async def _transaction(self) -> list[Any]:
         stack = self.command_stack
         sent = [args for args, options in stack if EMPTY_RESPONSE not in options]
-        packed = [self._client.pack(args) for args in (("MULTI",), *sent, ("EXEC",))]
 
         async def attempt() -> list[Any]:
-            opened, *queued, executed = await self._client.send_block(packed)
+            opened, *queued, executed = await self._client.send_block([("MULTI",), *sent, ("EXEC",)])
             faults = [opened] if isinstance(opened, Exception) else []
             for number, (reply, args) in enumerate(zip(queued, sent, strict=True), 1):
                 if isinstance(reply, Exception):

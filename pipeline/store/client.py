@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -13,7 +13,7 @@ from pipeline.store import verbs
 from pipeline.store.block import Block
 from pipeline.store.line import Line
 from pipeline.store.pool import Pool
-from pipeline.store.wire import Later, NotSent, ReplyLost, pack, passes
+from pipeline.store.wire import Later, NotSent, ReplyLost, pack, passes, size_of
 
 AGAIN = (NotSent, ReplyLost, ReadOnlyError)
 """What may be sent again: what was not run, and of what may have been run that which may be repeated."""
@@ -38,7 +38,6 @@ class Client(Redis):
         self.auto_close_connection_pool = True
         self._line = Line(connection_pool)
         self.send = self._line.send
-        self.send_block = self._line.send_block
         self.room = self._line.room
         self._known: dict[Any, tuple[bool, tuple[bytes, ...], Callable[..., Any] | None]] = {}
         self._evals: set[str] = set()
@@ -112,22 +111,24 @@ class Client(Redis):
 
     async def _shared(self, args: tuple[Any, ...]) -> Any:
         try:
-            packed = pack(args)
-        except TypeError:
-            packed = self.pack(args)
-        line = self._line
-        try:
-            if line.full:
-                await line.room(len(packed))
-            return await line.send(packed)
+            return await self._once(args)
         except AGAIN as error:
-            failed = error
+            return await self.again(error, lambda: self._once(args), repeatable=verbs.repeatable(args))
 
-        async def attempt() -> Any:
-            await line.room(len(packed))
-            return await line.send(packed)
+    async def _once(self, args: tuple[Any, ...]) -> Any:
+        line = self._line
+        if line.full:
+            await line.room(size_of(args))  # nothing is packed before there is room
+        try:
+            reply = line.send(pack(args))
+        except TypeError:
+            reply = line.send(self.pack(args))
+        return await reply
 
-        return await self.again(failed, attempt, repeatable=verbs.repeatable(args))
+    async def send_block(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send several commands with nothing in between; their replies, errors among them. Nothing is tried again."""
+        await self._line.room(sum(map(size_of, commands)))
+        return list(await self._line.send_block(b"".join(map(self.pack, commands)), len(commands)))
 
     async def again(self, error: Exception, attempt: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any:
         """Make an attempt that failed up to `retries` times again, if that is safe."""

@@ -57,14 +57,12 @@ class Line:
             self.full = True
         return future
 
-    async def send_block(self, packed: list[bytes]) -> list[Any]:
-        """Send several commands with nothing in between; the replies, errors among them."""
-        await self.room(sum(map(len, packed)))
-        future = self.send(b"".join(packed))
-        others = len(packed) - 1
-        self._slots[-1:] = [Replies(len(packed), future)] * len(packed)
-        self._packed += [b""] * others
-        return list(await future)
+    def send_block(self, packed: bytes, count: int) -> "asyncio.Future[list[Any]]":
+        """Send several commands with nothing in between; the future has their replies, errors among them."""
+        future = self.send(packed)
+        self._slots[-1:] = [Replies(count, future)] * count
+        self._packed += [b""] * (count - 1)
+        return future
 
     async def room(self, size: int) -> None:
         """Return when a command of so many bytes may be sent: at once, unless the store is slow."""

@@ -3,8 +3,12 @@
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 SCHEMES = ("redis+sentinel", "rediss+sentinel")
 PORT = 26379
@@ -25,17 +29,20 @@ class Primary:
 
     async def get_master_address(self) -> tuple[str, int]:
         failures = []
-        for place, address in enumerate(self._sentinels):
-            async with Sentinel([address], sentinel_kwargs=self._settings) as sentinel:
+        for place, (host, port) in enumerate(self._sentinels):
+            async with Redis(host=host, port=port, **self._settings) as sentinel:
                 try:
-                    host, port = await sentinel.discover_master(self._service)
-                except MasterNotFoundError as error:
-                    failures.append(str(error))
+                    masters: Any = await sentinel.sentinel_masters()
+                except (ConnectionError, TimeoutError, ResponseError) as error:
+                    failures.append(f"{host}:{port}: {error}")
                     continue
-            # The one that answers is asked first the next time.
-            self._sentinels.insert(0, self._sentinels.pop(place))
-            return host, port
-        raise MasterNotFoundError(f"no sentinel of {len(failures)} knows a primary {self._service!r}: {failures[-1]}")
+            found = masters.get(self._service)
+            if found and found["is_master"] and not (found["is_sdown"] or found["is_odown"]):
+                # The one that answers is asked first the next time.
+                self._sentinels.insert(0, self._sentinels.pop(place))
+                return found["ip"], found["port"]
+            failures.append(f"{host}:{port} knows {'it, and that it is down' if found else 'no such service'}")
+        raise MasterNotFoundError(f"no sentinel names a primary of {self._service!r} ({'; '.join(failures)})")
 
 
 def settings(url: str) -> dict[str, Any]:
@@ -62,7 +69,9 @@ def settings(url: str) -> dict[str, Any]:
         "ssl": secure,
         "socket_timeout": ANSWER_SECONDS,
         "socket_connect_timeout": ANSWER_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
+        "decode_responses": True,
     }
     return {
         **found,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import hiredis
@@ -12,6 +12,12 @@ from redis.exceptions import AuthenticationError, ConnectionError, ReadOnlyError
 
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 """A command as bytes, of a tuple of strings, bytes, ints and floats; others are a TypeError."""
+
+
+def size_of(args: Iterable[Any]) -> int:
+    """About how many bytes a command will have."""
+    return sum(len(arg) for arg in args if isinstance(arg, str | bytes))
+
 
 LATER = frozenset({"LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "MISCONF"})
 """Codes of errors that a store answers instead of running a command, and that pass."""

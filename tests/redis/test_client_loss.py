@@ -63,11 +63,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 async def test_a_store_that_is_away_is_tried_so_often_and_then_said_to_have_got_nothing() -> None:
+    attempts: list[None] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(None)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     for retries in (0, 2):
-        redis = connect(f"redis://127.0.0.1:{free_port()}", retries=retries)
-        attempts: list[None] = []
-        make = redis.connection_pool.make_connection
-        redis.connection_pool.make_connection = lambda: attempts.append(None) or make()
+        redis = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", retries=retries)
+        attempts.clear()
         outcomes = await asyncio.gather(redis.incr("n"), *(redis.get("k") for _ in range(100)), return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {NotSent}
         assert len(attempts) == 1 + retries  # for all of them together
@@ -77,6 +82,8 @@ async def test_a_store_that_is_away_is_tried_so_often_and_then_said_to_have_got_
         with pytest.raises(NotSent):
             await redis.pipeline().incr("n").execute()
         await redis.aclose()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_refused_credentials_are_not_tried_again(valkey: Valkey) -> None:
@@ -340,11 +347,15 @@ async def test_each_of_thousands_of_commands_succeeds_or_says_what_is_known_whil
                 assert await redis.eval("return ARGV[1]", 0, f"{number}.{turn}") == f"{number}.{turn}"
                 counts["reads"] += 1
 
+    async def reached(sure: int) -> None:
+        # Looked at in any moment of the loop, so that the kill may come between any two steps of it.
+        while counts["sure"] < sure:  # noqa: ASYNC110
+            await asyncio.sleep(rng.random() / 50)
+
     work = [asyncio.ensure_future(task) for n in range(100) for task in (write(n), read(n))]
     for _ in range(3):
         before = counts["sure"]
-        while counts["sure"] < before + 1000:
-            await asyncio.sleep(rng.random() / 50)
+        await asyncio.wait_for(reached(before + 1000), 30)
         own.kill()
         await asyncio.to_thread(own.start)
     stop.set()

@@ -13,7 +13,7 @@ class Proxy:
         self._tls = tls
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepted: set[asyncio.Task[None]] = set()
         self.port = 0
         self.connections = 0
         """Made so far."""
@@ -53,6 +53,10 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task
+        self._accepted.add(task)
+        task.add_done_callback(self._accepted.discard)
         try:
             upstream, store = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -61,7 +65,6 @@ class Proxy:
         pair = (writer, store)
         self._pairs.add(pair)
         pumps = [asyncio.create_task(self._pump(reader, store, pair, up=True)), asyncio.create_task(self._pump(upstream, writer, pair, up=False))]
-        self._tasks.update(pumps)
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -71,7 +74,6 @@ class Proxy:
                 one.transport.abort()
             self._pairs.discard(pair)
             await asyncio.gather(*pumps, return_exceptions=True)
-            self._tasks.difference_update(pumps)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: object, *, up: bool) -> None:
         gate = self.requests if up else self.replies
@@ -109,7 +111,8 @@ class Proxy:
         assert self._server
         self._server.close()
         self.drop()
-        for task in [*self._tasks]:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Pumps that stand still go on, to find the connection gone.
+        self.requests.set()
+        self.replies.set()
+        await asyncio.gather(*self._accepted, return_exceptions=True)
         await self._server.wait_closed()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.findings import HALVES, MAIN, MIB, MORE, Tally, dense, labelled, measured, plain, seconds
+from benchmarks.findings import HALVES, MAIN, MIB, MORE, NORWEGIAN, PAGE, Tally, dense, labelled, measured, plain, quality, seconds
 from pipeline.processors import packs
 from pipeline.processors.detection import Detector
 
@@ -48,10 +48,17 @@ def test_the_labelled_texts_are_what_they_should_be() -> None:
             assert {kind for *_, kind in one.places} <= {*MAIN, *MORE}
 
 
-@pytest.mark.parametrize(
-    "text", [plain(MIB // 8), dense(characters=MIB // 8), dense(("PHONE_NUMBER",), MIB // 8)], ids=["plain", "dense", "telephones"]
-)
-def test_a_mebibyte_takes_less_than_five_seconds(detector: Detector, text: str) -> None:
-    """An eighth of it, in CPU time: other work on the machine hardly counts."""
-    taken = min(seconds(detector, packs.load(), text)[0] for _ in range(2))
-    assert taken < 5 / 8, f"{taken:.2f} CPU seconds"
+@pytest.mark.parametrize("kinds", [None, MAIN, ("PHONE_NUMBER",), (NORWEGIAN,)], ids=["plain", "dense", "telephones", "telephones of any country"])
+def test_a_mebibyte_takes_less_than_five_seconds(detector: Detector, kinds: tuple[str, ...] | None) -> None:
+    """An eighth of it, in CPU time. Work on the sibling of a core makes that longer, too: plain text, which takes a second a MiB, shows how much."""
+    rules = packs.load()
+    text = dense(kinds, MIB // 8) if kinds else plain(MIB // 8)
+    allowed = 5 / 8
+    if kinds:
+        allowed *= max(1, min(seconds(detector, rules, plain(MIB // 8))[0] for _ in range(2)) * 8)
+    tries = [seconds(detector, rules, text)[0] for _ in range(2)]
+    assert min(tries) < allowed, f"{min(tries):.2f} CPU seconds, {allowed:.2f} allowed"
+
+
+def test_the_documentation_says_what_is_measured(tallies: dict[str, Tally]) -> None:
+    assert f"<!-- quality -->\n\n{quality(tallies)}\n\n<!-- /quality -->" in PAGE.read_text(encoding="utf-8"), "run make bench-findings"
