@@ -7,6 +7,7 @@ import sys
 from multiprocessing.connection import Connection
 
 import structlog
+import uvloop
 
 from pipeline import logs
 from pipeline.app import Part, running
@@ -22,7 +23,7 @@ def main(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -
     # Ctrl-C reaches every process of the terminal; only the supervisor acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        asyncio.run(_process(config, parts, name, pipe))
+        uvloop.run(_process(config, parts, name, pipe))
     except ConfigError as error:
         log.error("cannot start", reason=str(error))
         sys.exit(2)
