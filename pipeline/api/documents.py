@@ -207,7 +207,7 @@ async def _store(services: Services, received: _Received, document_id: str, user
     filename = received.fields.filename
     await under_way.begin()
     try:
-        if await _is_foreign(services, document_id):
+        if received.fields.document_id and await _is_foreign(services, document_id):
             raise ownership.taken(document_id)
         of = {"user_id": user_id, "filename": filename, "sha256": received.sha256}
         await ownership.claim(services.redis, services.keys, document_id, **of, upload=under_way.name)

@@ -40,11 +40,6 @@ async def claim(redis: Store, keys: Keys, document_id: str, *, user_id: str, fil
         raise taken(document_id)
 
 
-async def uploaded(redis: Store, keys: Keys, document_id: str) -> None:
-    """The document is whole, and a run needs it."""
-    await _amend(redis, keys, document_id, "upload", None)
-
-
 def taken(document_id: str) -> Conflict:
     return Conflict(f"there is a document {document_id!r} already", hint="choose another documentId, or leave it out to be given one")
 
