@@ -40,8 +40,8 @@ class Upload:
         self._document_id = document_id
         self.name = f"{document_id} {secrets.token_hex(8)}"
 
-    async def begin(self) -> None:
-        """Before the document is claimed: an erasure marks it first and then looks for uploads, so that one of the two sees the other."""
+    async def tell(self) -> None:
+        """That it goes on."""
         await self._services.redis.zadd(self._services.keys.uploads, {self.name: now_ms()})
 
     async def alive(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -49,7 +49,7 @@ class Upload:
         async for chunk in chunks:
             yield chunk
             if time.monotonic() - told > TELL_EVERY:
-                await self.begin()
+                await self.tell()
                 told = time.monotonic()
 
     async def finish(self) -> None:
