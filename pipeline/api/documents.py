@@ -205,9 +205,8 @@ def _wrong_file(message: str) -> InvalidInput:
 async def _store(services: Services, received: _Received, document_id: str, user_id: str, under_way: Upload) -> None:
     """Put the document into its place. Raises Conflict if there is another document of this id."""
     filename = received.fields.filename
-    await under_way.begin()
     try:
-        if await _is_foreign(services, document_id):
+        if received.fields.document_id and await _is_foreign(services, document_id):
             raise ownership.taken(document_id)
         of = {"user_id": user_id, "filename": filename, "sha256": received.sha256}
         await ownership.claim(services.redis, services.keys, document_id, **of, upload=under_way.name)

@@ -10,6 +10,7 @@ import orjson
 from pipeline.api.services import Services
 from pipeline.auth import Principal
 from pipeline.errors import Conflict, NotFound
+from pipeline.jobs.calls import now_ms
 from pipeline.storage import resolve
 from pipeline.store.connection import Store
 from pipeline.store.keys import Keys
@@ -17,6 +18,10 @@ from pipeline.store.scripts import Script
 
 REMOVING_MS = 60_000
 """After this, one that removes a document has been killed."""
+_CLAIM = Script("""
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[2])
+return redis.call('SET', KEYS[1], ARGV[1], 'NX') and 1 or 0
+""")
 _AMEND = Script("""
 local text = redis.call('GET', KEYS[1])
 if not text then return end
@@ -30,19 +35,17 @@ _UNLOCK = Script("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL'
 async def claim(redis: Store, keys: Keys, document_id: str, *, user_id: str, filename: str, sha256: str, upload: str) -> None:
     """Record a new document, whose folder is the upload's alone until that is over; nothing if the same one of the same user is recorded.
 
+    In the same step the upload is written down as under way: an erasure marks the document first and then looks for uploads, so that one
+    of the two sees the other.
     Raises Conflict if there is another document of this id: what a run may be reading is never overwritten.
     """
     mine = {"userId": user_id, "filename": filename, "sha256": sha256}
-    if await redis.set(keys.document(document_id), orjson.dumps(mine | {"upload": upload}).decode(), nx=True):
+    text = orjson.dumps(mine | {"upload": upload}).decode()
+    if await _CLAIM(redis, [keys.document(document_id), keys.uploads], [text, upload, now_ms()]):
         return
     found = orjson.loads(await redis.get(keys.document(document_id)) or "{}")
     if {name: value for name, value in found.items() if name != "upload"} != mine:
         raise taken(document_id)
-
-
-async def uploaded(redis: Store, keys: Keys, document_id: str) -> None:
-    """The document is whole, and a run needs it."""
-    await _amend(redis, keys, document_id, "upload", None)
 
 
 def taken(document_id: str) -> Conflict:

@@ -11,6 +11,7 @@ from pipeline.api import ownership
 from pipeline.api.services import Services
 from pipeline.jobs.calls import now_ms
 from pipeline.storage import document_folder
+from pipeline.store.scripts import Script
 
 LEASE_MS = 120_000
 """One that has not been heard of for so long is not being written any more."""
@@ -19,6 +20,15 @@ ABANDONED_MS = 3_600_000
 TELL_EVERY = 20.0
 """Seconds between two signs of life of a long one."""
 SWEEP_EVERY = 60.0
+_FINISH = Script("""
+redis.call('ZREM', KEYS[2], ARGV[1])
+local text = redis.call('GET', KEYS[1])
+local found = text and cjson.decode(text)
+if found and found.upload then
+  found.upload = nil
+  redis.call('SET', KEYS[1], cjson.encode(found))
+end
+""")
 log = structlog.get_logger(__name__)
 
 
@@ -30,8 +40,8 @@ class Upload:
         self._document_id = document_id
         self.name = f"{document_id} {secrets.token_hex(8)}"
 
-    async def begin(self) -> None:
-        """Before the document is claimed: an erasure marks it first and then looks for uploads, so that one of the two sees the other."""
+    async def tell(self) -> None:
+        """That it goes on."""
         await self._services.redis.zadd(self._services.keys.uploads, {self.name: now_ms()})
 
     async def alive(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -39,7 +49,7 @@ class Upload:
         async for chunk in chunks:
             yield chunk
             if time.monotonic() - told > TELL_EVERY:
-                await self.begin()
+                await self.tell()
                 told = time.monotonic()
 
     async def finish(self) -> None:
@@ -66,8 +76,7 @@ async def sweep(services: Services) -> int:
 
 
 async def _finish(services: Services, name: str, document_id: str) -> None:
-    await ownership.uploaded(services.redis, services.keys, document_id)
-    await services.redis.zrem(services.keys.uploads, name)
+    await _FINISH(services.redis, [services.keys.document(document_id), services.keys.uploads], [name])
 
 
 async def _abandon(services: Services, name: str, document_id: str) -> None:

@@ -32,6 +32,7 @@ HEADROOM = 1 << 30
 """What RLIMIT_DATA allows above the limit that the worker watches: libraries reserve far more than they ever hold."""
 GRACE_SECONDS = 10
 """How much later than the worker the kernel would end a job that holds the interpreter when the worker is gone."""
+NICE = 10
 _LOG_BYTES = 16 * 1024
 
 
@@ -77,6 +78,8 @@ def report(send: Send, percent: int) -> None:
 
 def main() -> None:
     """Serve until the pipe to the worker closes."""
+    # One document takes as long as it takes; whoever asks the API waits for the answer.
+    os.nice(NICE)
     requests, send = _pipes()
     first = requests.get()
     log = _logging(send)

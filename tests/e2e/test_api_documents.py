@@ -270,7 +270,7 @@ async def test_one_that_is_sent_again_after_a_kill_keeps_its_document(api: Api, 
 async def test_a_sweep_leaves_alone_what_is_being_sent_again(api: Api, folder: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     await _killed(api, redis, monkeypatch, "start")
     again = Upload(api.services, "d")
-    await again.begin()
+    await again.tell()
     await uploads.sweep(api.services)
     assert _files(folder) == ["documents/d/report.pdf"]
     assert "erasing" not in json.loads(await redis.get("hookline:document:d"))

@@ -1,8 +1,11 @@
 """Documents that pass the whole workflow while the API is asked: every run completes, and the API stays quick."""
 
 import asyncio
+import os
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ PAGES = 20
 P99_MS = 100
 LOOSE = 1 if FULL else 3
 """In CI the cores are shared with other tests, which the figure does not speak of."""
-EVERY = 0.02
+EVERY = 0.01
+UPLOADS = "uploads"
+RECENT = 50
 _LINE = "The account manager Margaret Holloway (margaret.holloway@example.com) confirmed invoice {n} for the third quarter as agreed.\n"
 
 
@@ -37,8 +42,33 @@ def _workflows() -> dict[str, Any]:
     return {name: shipped[name] for name in ("workflows", "uploads")}
 
 
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """The service, its store and the clients on two cores, however many there are."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system cannot hold processes to cores")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:2])
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def _paths(run: dict[str, Any]) -> dict[str, str]:
+    """What is asked, again and again, each with its place in the report; `run` is one of those under way."""
+    job = run["steps"]["process"]["jobId"]
+    return {
+        "`/api/runs/{id}`": f"/api/runs/{run['runId']}",
+        "`/api/runs`": "/api/runs",
+        "`…/events`": f"/api/runs/{run['runId']}/events",
+        "`/api/jobs/status/…`": f"/api/jobs/status/document-processing/{job}",
+        "`/api/jobs/stats/{queue}`": "/api/jobs/stats/compliance-analysis",
+        "`/api/jobs/stats`": "/api/jobs/stats",
+    }
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("two_cores")
 async def test_documents_pass_the_workflow_and_the_api_stays_quick(tmp_path: Path) -> None:
     documents = [_document(number) for number in range(DOCUMENTS)]
     async with (
@@ -47,27 +77,30 @@ async def test_documents_pass_the_workflow_and_the_api_stays_quick(tmp_path: Pat
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {token()}"}) as session,
     ):
         runs: list[str] = []
-        uploads: list[float] = []
-        asked: list[float] = []
+        took: dict[str, list[float]] = defaultdict(list)
+
+        async def timed(place: str, method: str, path: str, **more: Any) -> Any:
+            began = time.perf_counter()
+            async with session.request(method, service.url + path, **more) as response:
+                answer = await response.json()
+                assert response.status in (200, 202), answer
+            took[place].append((time.perf_counter() - began) * 1000)
+            return answer
 
         async def upload() -> None:
             for number, content in enumerate(documents):
                 form = aiohttp.FormData(default_to_multipart=True)
                 form.add_field("file", content, filename=f"report-{number}.pdf", content_type="application/pdf")
-                began = time.perf_counter()
-                async with session.post(f"{service.url}/api/documents", data=form) as response:
-                    assert response.status == 202, await response.text()
-                    runs.append((await response.json())["runId"])
-                uploads.append((time.perf_counter() - began) * 1000)
+                runs.append((await timed(UPLOADS, "POST", "/api/documents", data=form))["runId"])
 
         async def ask() -> None:
             while True:
-                path = f"/api/runs/{runs[len(asked) % len(runs)]}" if runs else "/health/live"
-                began = time.perf_counter()
-                async with session.get(service.url + path) as response:
-                    await response.read()
-                    assert response.status == 200
-                asked.append((time.perf_counter() - began) * 1000)
+                if runs:
+                    # One of the last: of jobs that completed long before, BullMQ keeps nothing.
+                    run = await client.run(runs[-1 - len(took["`/api/runs`"]) % min(len(runs), RECENT)])
+                    for place, path in _paths(run).items():
+                        await timed(place, "GET", path)
+                        await asyncio.sleep(EVERY)
                 await asyncio.sleep(EVERY)
 
         asking = asyncio.create_task(ask())
@@ -75,19 +108,24 @@ async def test_documents_pass_the_workflow_and_the_api_stays_quick(tmp_path: Pat
         await upload()
         assert await ended(client, DOCUMENTS, seconds=500) == set(runs)
         seconds = time.perf_counter() - began
-        assert not asking.done()
+        assert not asking.done(), asking.exception()
         asking.cancel()
-        statuses = [(await client.run(run))["status"] for run in runs]
-    assert statuses == ["completed"] * DOCUMENTS
-    took = {"uploads": _p99(uploads), "questions": _p99(asked)}
+        shown = [await client.run(run) for run in runs]
+    for run in shown:
+        assert {id: step["status"] for id, step in run["steps"].items()} == dict.fromkeys(("process", "analyze", "notify"), "completed")
+        assert run["steps"]["process"]["result"]["pages"] == int(run["input"]["filename"][7:-4]) % PAGES + 1
+    questions = [ms for place, all_ms in took.items() if place != UPLOADS for ms in all_ms]
+    # Of each route there are too few for a 99th percentile to be more than the slowest one.
+    p99 = {"uploads": _p99(took[UPLOADS]), "questions": _p99(questions), "all": _p99([*questions, *took[UPLOADS]])}
     report(
         f"{DOCUMENTS} documents of 1 to {PAGES} pages",
         [
-            f"{seconds:.1f} s from the first upload to the last run's end, one worker process",
-            f"p99 of {len(uploads)} uploads {took['uploads']:.1f} ms, of {len(asked)} `GET /api/runs/…` {took['questions']:.1f} ms",
+            f"{seconds:.1f} s from the first upload to the last run's end (process, analyze, notify), one worker process, two cores",
+            f"p99 of {len(took[UPLOADS])} uploads {p99['uploads']:.1f} ms, of {len(questions)} other requests {p99['questions']:.1f} ms",
+            "p99 by route: " + ", ".join(f"{place} {_p99(ms):.1f} ms ({len(ms)})" for place, ms in took.items() if place != UPLOADS),
         ],
     )
-    assert max(took.values()) < P99_MS * LOOSE, took
+    assert max(p99.values()) < P99_MS * LOOSE, p99
 
 
 def _p99(values: list[float]) -> float:

@@ -90,6 +90,11 @@ async def test_a_result_progress_and_logs_come_back_and_the_child_stays_warm(poo
     assert ("warning", "a module's own logger", {}) in context.logged
 
 
+async def test_a_child_gives_way_to_the_service(pool: Any) -> None:
+    pid = (await pool("double").run(job({"amount": 1}), Recorder()))["pid"]
+    assert os.getpriority(os.PRIO_PROCESS, pid) >= min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+
+
 async def test_wrong_data_fails_for_good_and_names_the_field(pool: Any) -> None:
     failed = await failure(pool("double"), {"amount": 0})
     assert type(failed) is PermanentFailure
