@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pipeline.jobs import calls, events, schedulers
+from pipeline.jobs import calls, events
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.model import Job
 from pipeline.store.connection import STORE_ERRORS, Store
@@ -48,10 +48,6 @@ class JobContext:
     @property
     def cancelled(self) -> bool:
         return self.stop_reason is not None
-
-    async def next_of_scheduler(self) -> None:
-        """Have the next job of the scheduler that made this one."""
-        await schedulers.go_on(self._redis, self._keys, self._job)
 
     async def progress(self, percent: int) -> None:
         if not isinstance(percent, int) or not 0 <= percent <= 100:

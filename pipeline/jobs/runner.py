@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from pipeline.errors import PermanentFailure
-from pipeline.jobs import schedulers
 from pipeline.jobs.attempt import Completed, Dropped, Failed, Held, Interrupted, Outcome
 from pipeline.jobs.context import LOCK_LOST, SHUTTING_DOWN, JobContext, ThreadContext
 from pipeline.jobs.inputs import validated
@@ -46,8 +45,6 @@ class Runner:
     async def run(self, job: Job, context: JobContext) -> Outcome:
         """Never raises: whatever a processor does is an outcome."""
         try:
-            if schedulers.KEY in job.opts:
-                await context.next_of_scheduler()
             return Completed(result=check_result(await self._call(job, context)))
         except Held as held:
             return held.waiting

@@ -11,7 +11,7 @@ import structlog
 
 from pipeline.config import Queue
 from pipeline.errors import PermanentFailure
-from pipeline.jobs import stalled
+from pipeline.jobs import schedulers, stalled
 from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, Waiting, read_job
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.closing import Closer, refused
@@ -294,6 +294,8 @@ class Worker:
             spoilt = Failed(reason=failure.message, stack="", permanent=True)
         context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
         self._locks.hold(job.id, fetched.token)
+        if schedulers.KEY in job.opts:
+            await schedulers.go_on(self._redis, self._keys, job)
         outcome = spoilt or await self._outcome(fetched, job, context)
         while isinstance(outcome, Waiting):
             if await self._closer.hold(fetched, job, outcome, context.log):

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from bullmq import Queue as BullQueue
 from redis.asyncio import Redis
 
 from pipeline.config import Backoff, Config, Queue
@@ -358,6 +359,24 @@ async def test_a_delayed_job_is_on_time(bench: Bench) -> None:
         (event,) = await events_until(bench.log, count("job.completed", 1))
     assert 0 <= event.data["result"] < 150
     assert keys
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["run", "failed before it is run"])
+async def test_a_job_of_a_scheduler_brings_the_next_until_the_limit(bench: Bench, deferred: bool) -> None:
+    queue = BullQueue(QUEUE, {"connection": bench.redis})
+    await queue.upsertJobScheduler("often", {"every": 100, "limit": 3}, "do", {"n": 7})
+    if deferred:
+        (job_id,) = await bench.redis.lrange(bench.keys.key("wait"), 0, -1) or await bench.redis.zrange(bench.keys.key("delayed"), 0, -1)
+        await bench.redis.hset(bench.keys.key(job_id), "defa", "the run was cancelled")
+
+    async def which(job: Job, context: Context) -> Any:
+        return [job.data, job.opts["repeat"]["count"]]
+
+    async with bench.working(which):
+        told = await events_until(bench.log, lambda events: len(events) == 3)
+    results = [event.data.get("result") for event in told]
+    assert results == [None if deferred else [{"n": 7}, 1], [{"n": 7}, 2], [{"n": 7}, 3]]
+    assert await bench.redis.zcard(bench.keys.key("delayed")) == 0
 
 
 async def test_an_outcome_outlives_an_outage_of_the_store(tmp_path: Path) -> None:
