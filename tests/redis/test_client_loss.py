@@ -285,6 +285,45 @@ async def test_a_primary_that_became_a_replica_is_left(own: Valkey) -> None:
     await redis.aclose()
 
 
+async def test_an_address_that_leads_to_a_new_primary_is_dialled_again(own: Valkey, valkey: Valkey, redis: Redis) -> None:
+    async with Proxy(own.port) as proxy:
+        client = connect(proxy.url)
+        assert await client.blpop("list", 0.01) is None
+        assert await client.incr("n") == 1
+        await client.replicaof("127.0.0.1", free_port())
+        proxy.target = valkey.port
+        await redis.rpush("list", "x")
+        # Each kind of connection is still that to the old one.
+        assert await client.blpop("list", 5) == ("list", "x")
+        assert await client.incr("n") == 1
+        await client.aclose()
+
+
+async def test_dialling_is_paced(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(pool.Pace, "pause", lambda _, tries: pauses.append(tries) or 0.01)
+    away = connect(f"redis://127.0.0.1:{free_port()}", retries=3)
+    with pytest.raises(NotSent):
+        await away.get("k")
+    assert pauses == [1, 2, 3, 4]
+    await away.aclose()
+    pauses.clear()
+    client = connect(proxy.url)
+    await client.ping()
+    assert pauses == []
+    (young,) = client._line._wires
+    proxy.drop()  # before its first second is over
+    await young.lost.wait()
+    assert pauses == [1]
+    await client.ping()
+    (old,) = client._line._wires
+    client._line._born -= 1
+    proxy.drop()
+    await old.lost.wait()
+    assert pauses == [1]
+    await client.aclose()
+
+
 # --- it goes away and comes back -----------------------------------------------------------------------------------------
 
 
