@@ -26,14 +26,19 @@ async def recover(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_
     return [str(job_id) for job_id in stalled]
 
 
-async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS) -> None:
+async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS, max_stalled: int = MAX_STALLED) -> None:
     away = False
+    loop = asyncio.get_running_loop()
     while True:
         try:
+            asked = loop.time()
+            await redis.ping()
+            # One that stood still lets locks run out as well as one that was away.
+            away = away or loop.time() - asked > 2 * interval_ms / 1000
             if away:
                 # Nobody could renew a lock meanwhile: this check only marks, so that the workers take theirs again first.
                 await redis.delete(keys.key("stalled"))
-            await recover(redis, keys, interval_ms=interval_ms)
+            await recover(redis, keys, interval_ms=interval_ms, max_stalled=max_stalled)
             # Retried, delayed and stalled jobs come back to `wait` during a pause as well.
             await KEEP_PAUSED(redis, keys.keys("wait", "paused", "meta"), [])
             away = False

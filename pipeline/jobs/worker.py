@@ -44,7 +44,18 @@ class Runs(Protocol):
 class Worker:
     """Runs the jobs of one queue, `settings.concurrency` at a time, until `stop`."""
 
-    def __init__(self, redis: Store, keys: QueueKeys, settings: Queue, runner: Runs, *, log_key: str, name: str, lock_ms: int = LOCK_MS) -> None:
+    def __init__(
+        self,
+        redis: Store,
+        keys: QueueKeys,
+        settings: Queue,
+        runner: Runs,
+        *,
+        log_key: str,
+        name: str,
+        lock_ms: int = LOCK_MS,
+        stalled_ms: int = stalled.INTERVAL_MS,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._settings = settings
@@ -54,6 +65,7 @@ class Worker:
         self._closer = Closer(redis, keys, settings, log_key=log_key, lock_ms=lock_ms)
         self._locks = Locks(redis, keys, duration_ms=lock_ms, stop=self._told_to_stop)
         self._memory = Memory(redis)
+        self._stalled_ms = stalled_ms
         # So that one exchange can be under way while the jobs of another run.
         self._trade_size = min(-(-settings.concurrency // FLIGHTS), LARGEST_TRADE)
         self._id = uuid.uuid4().hex
@@ -72,6 +84,8 @@ class Worker:
         """The last answer was that there is no job; a marker or a timer says when to ask again."""
         self._closed = False
         """Not even a marker opens the queue: it is rate-limited, or the store is away or full."""
+        self._markers = 0
+        """Taken so far."""
         self._watching = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked = False
@@ -83,7 +97,7 @@ class Worker:
         """Work until `stop` was called and the last job is out."""
         self._loop = asyncio.get_running_loop()
         self._watcher = self._loop.create_task(self._watch_markers(), name=f"markers {self._keys.queue}")
-        upkeep = [asyncio.create_task(self._locks.run()), asyncio.create_task(stalled.run(self._redis, self._keys))]
+        upkeep = [asyncio.create_task(self._locks.run()), asyncio.create_task(stalled.run(self._redis, self._keys, interval_ms=self._stalled_ms))]
         self._kick()
         try:
             await self._over.wait()
@@ -143,6 +157,7 @@ class Worker:
 
     async def _trade(self, ends: list[Ended], want: int) -> None:
         slots = max(len(ends), want)
+        markers = self._markers
         try:
             if want and await self._store_is_full():
                 want = 0
@@ -157,14 +172,15 @@ class Worker:
                 log.error("error in fetching jobs", queue=self._keys.queue, error=traded.error)
                 self._close(1.0)
             elif want:
-                self._dry = len(traded.jobs) < want
+                # A marker that came meanwhile may tell of a job that this answer could not know of.
+                self._dry = len(traded.jobs) < want and markers == self._markers
                 if self._dry:
                     self._wait_for_jobs(traded)
         except Exception:
-            # The jobs keep their locks until these run out and are then put back as stalled.
             log.exception("exchange with the queue failed", queue=self._keys.queue)
             for end in ends:
-                self._locks.release(end.fetched.token)
+                self._start(end.fetched, self._complete_alone(end))
+            slots -= len(ends)
             self._close(1.0)
         finally:
             self._flights -= 1
@@ -178,7 +194,7 @@ class Worker:
         pause, again = 0.1, False
         while True:
             try:
-                return parse(await TRADE(self._redis, *self._desk.call(ends, want=want, token=token, again=again)), token)
+                return parse(await TRADE.once(self._redis, *self._desk.call(ends, want=want, token=token, again=again)), token)
             except STORE_ERRORS as error:
                 log.warning("store away", queue=self._keys.queue, outcomes_kept=len(ends), error=str(error), retry_in=pause)
             again = True
@@ -221,6 +237,7 @@ class Worker:
         if traded.idle.limited:
             self._close(traded.idle.seconds)
         else:
+            self._closed = False
             self._watching.set()
             # A timer of ours is exact; the store ends a blocking command late by up to 100 ms.
             self._set_timer(traded.idle.seconds)
@@ -248,12 +265,18 @@ class Worker:
             except STORE_ERRORS:
                 await asyncio.sleep(LONGEST_PAUSE / 2)
                 continue
-            if not self._dry:
+            if found or not self._dry:
                 self._watching.clear()
-            elif found:
-                self._watching.clear()
+            if not found:
+                continue
+            self._markers += 1
+            if self._free:
                 self._dry = False
                 self._kick()
+            else:
+                # Some other worker may have room.
+                with contextlib.suppress(*STORE_ERRORS):
+                    await self._redis.zadd(self._keys.key("marker"), {"0": 0})
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -280,6 +303,8 @@ class Worker:
         if not keeps_slot:
             self._locks.release(fetched.token)
             self._free += 1
+            # Its end may have made room in the queue's global concurrency; unlike an exchange it has brought no other job.
+            self._dry = False
         self._kick()
 
     async def _process(self, fetched: Fetched) -> bool:

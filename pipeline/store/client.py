@@ -62,6 +62,13 @@ class Client(Redis):
     async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         return await self._shared(("EVALSHA", sha, numkeys, *keys_and_args))
 
+    async def once(self, *args: Any) -> Any:
+        """A command that is sent again only while it was certainly not run: who gets ReplyLost repeats it in a way of its own."""
+        try:
+            return await self._once(args)
+        except AGAIN as error:
+            return await self.again(error, lambda: self._once(args), repeatable=False)
+
     async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
         """As EVAL; while the same text is on its way, only its hash follows: the store knows the script when that arrives."""
         if script in self._evals:
