@@ -111,6 +111,8 @@ end
 
 local trouble = false
 if LAST >= FIRST then
+  -- Raises while the log cannot be appended to: what cannot be told must not end.
+  call('XLEN', KEYS[13])
   look()
   for at = FIRST, LAST, EACH do answers[#answers + 1] = ended(at) end
   if #ids > 0 then
