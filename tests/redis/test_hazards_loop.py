@@ -122,20 +122,35 @@ async def test_a_marker_taken_while_an_answer_is_on_its_way_is_not_forgotten(ben
 
 
 async def test_a_marker_taken_by_a_full_worker_is_passed_on(valkey: Valkey, redis: Redis) -> None:
-    """Jobs that fall due together: the worker that hears of them takes what it has room for, the others the rest, at once."""
-    full = asyncio.Event()
+    """Whoever fetches leaves a marker for the others; taken by one without room, it would leave the next job to wait for a timer (5 s)."""
+    both, release = asyncio.Event(), asyncio.Event()
     ran: list[str] = []
 
     async def run(job: Job, context: Context) -> None:
         ran.append(job.id)
-        if len(ran) == 20:
-            full.set()
-        await full.wait()
+        if len(ran) == 2:
+            both.set()
+        await release.wait()
 
-    async with opened(valkey, concurrency=10) as one, opened(valkey, concurrency=10) as two, one.working(run), two.working(run):
-        for _ in range(20):
-            await add_delayed(one, None, 150)
-        await asyncio.wait_for(full.wait(), 2)
+    async def waiting(workers: int) -> None:
+        async with asyncio.timeout(5):
+            while (await redis.info("clients"))["blocked_clients"] < workers:
+                pass
+
+    async with opened(valkey, concurrency=1) as one, opened(valkey, concurrency=1) as two, one.working(run) as first:
+        await waiting(1)
+        async with two.working(run):
+            await waiting(2)
+            # Two jobs of which no marker tells, as when the first in line has asked by itself just then.
+            async with redis.pipeline(transaction=True) as pipe:
+                for _ in range(2):
+                    keys, args = calls.add_standard(one.keys, name="do", data=None, opts={})
+                    pipe.eval(stock("addStandardJob"), len(keys), *keys, *args)
+                pipe.delete(one.keys.key("marker"))
+                await pipe.execute()
+            first._open()
+            await asyncio.wait_for(both.wait(), 2)
+            release.set()
 
 
 async def test_delays_and_backoffs_are_on_time(bench: Bench) -> None:

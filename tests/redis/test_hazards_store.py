@@ -43,8 +43,7 @@ async def test_a_reply_lost_at_the_fetch_brings_the_same_jobs_again_at_once(valk
             all_started.set()
         await release.wait()
 
-    if known:
-        await bench.redis.script_load(TRADE.source)
+    await bench.redis.script_load(TRADE.source) if known else await bench.redis.script_flush()
     ids = [await bench.add() for _ in range(25)]
     async with Proxy(valkey.port) as proxy:
         far = Bench(proxy.url, config(concurrency=10))
@@ -55,6 +54,7 @@ async def test_a_reply_lost_at_the_fetch_brings_the_same_jobs_again_at_once(valk
                     await bench.redis.ping()
             proxy.drop()
             proxy.replies.set()
+            assert not proxy.swallow
             await asyncio.wait_for(all_started.wait(), 2)
             assert await bench.redis.llen(bench.keys.key("active")) == 10
             locks = await bench.redis.mget([bench.keys.key(f"{job_id}:lock") for job_id in started])
@@ -227,7 +227,7 @@ async def test_a_script_that_fails_is_not_the_jobs_failure_even_for_long(bench: 
 
 async def test_a_store_that_stands_still_longer_than_a_lock_has_no_job_run_twice(tmp_path: Path) -> None:
     """Checks for stalled jobs that were under way find no locks when the store goes on, because nobody could renew them."""
-    queues, still = 8, 1.0
+    queues, still = 12, 0.7
     ran: Counter[str] = Counter()
     all_started, release = asyncio.Event(), asyncio.Event()
 
@@ -245,11 +245,11 @@ async def test_a_store_that_stands_still_longer_than_a_lock_has_no_job_run_twice
             benches.append(bench)
         for bench in benches:
             await calls_add(bench)
-        workers = [bench.worker(run, lock_ms=300, stalled_ms=100) for bench in benches]
+        workers = [bench.worker(run, lock_ms=450, stalled_ms=100) for bench in benches]
         tasks = [asyncio.create_task(worker.run()) for worker in workers]
         await asyncio.wait_for(all_started.wait(), 5)
         assert server._process
-        for _ in range(3):
+        for _ in range(2):
             os.kill(server._process.pid, signal.SIGSTOP)
             await asyncio.sleep(still)  # how long it stands still is what is tested
             os.kill(server._process.pid, signal.SIGCONT)
