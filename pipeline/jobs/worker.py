@@ -86,6 +86,7 @@ class Worker:
         """Not even a marker opens the queue: it is rate-limited, or the store is away or full."""
         self._markers = 0
         """Taken so far."""
+        self._watcher: asyncio.Task[None] | None = None
         self._watching = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked = False
@@ -112,6 +113,8 @@ class Worker:
     async def stop(self, seconds: float) -> None:
         """Fetch no more, let running jobs end within `seconds`, then hand back those that did not."""
         self._stopping = True
+        if not self._watcher:
+            return  # it has not begun, and will not
         self._watcher.cancel()
         await asyncio.wait([self._watcher])
         with contextlib.suppress(*STORE_ERRORS):
@@ -310,7 +313,7 @@ class Worker:
     async def _process(self, fetched: Fetched) -> bool:
         """Whether the job left with the ended ones."""
         started = now_ms()
-        deferred = fetched.fields.get("defa")
+        deferred = fetched.fields.get("defa") or stalled.endless(fetched.fields)
         spoilt = Failed(reason=deferred, stack="", permanent=True) if deferred else None
         try:
             job = read_job(self._keys.queue, fetched.job_id, fetched.fields)
