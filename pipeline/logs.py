@@ -1,6 +1,7 @@
 """How the service logs: one JSON line per event, or coloured lines for people at a terminal."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -63,8 +64,21 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _write(lines: Iterable[str]) -> None:
-    sys.stderr.write("".join(lines))
-    sys.stderr.flush()
+    # A full disk or a reader that is gone: work goes on without its log, rather than stopping half-way.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write("".join(lines))
+        sys.stderr.flush()
+
+
+class _Writer:
+    """structlog's logger: each line is written, or lost, and never raises."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def msg(self, line: str) -> None:
+        _write((line, "\n"))
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _write_soon() -> None:
@@ -98,7 +112,7 @@ def configure(format: Literal["json", "console"], *, level: int = logging.INFO) 
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=_Writer,
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(

@@ -161,14 +161,25 @@ def get_counts(queue: QueueKeys) -> Call:
 
 
 def keep_jobs(option: Any) -> dict[str, Any]:
-    """BullMQ's `removeOnComplete`/`removeOnFail` as the scripts want it: True removes, nothing keeps all, a number or object keeps some."""
+    """BullMQ's `removeOnComplete`/`removeOnFail` as the scripts want it: True removes, nothing keeps all, a number or object keeps some.
+
+    A bound that is no number is none: the scripts would raise after the job had ended.
+    """
     if option is True:
         return {"count": 0}
     if isinstance(option, dict):
-        return option
-    if isinstance(option, int) and option is not False:
-        return {"count": option}
-    return {"count": -1}
+        bounds = {name: _bound(option.get(name)) for name in ("count", "age", "limit")}
+        kept = {name: value for name, value in bounds.items() if value is not None}
+        return kept if "count" in kept or "age" in kept else {"count": -1}
+    bound = None if option is False else _bound(option)
+    return {"count": -1 if bound is None else bound}
+
+
+def _bound(value: Any) -> int | None:
+    try:
+        return None if value is None or isinstance(value, bool) else int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _fields(fields: dict[str, str]) -> bytes:

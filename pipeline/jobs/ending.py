@@ -68,5 +68,6 @@ def _finished(keys: QueueKeys, job: Job, outcome: Completed | Failed, token: str
 def _stacktrace(earlier: str | None, stack: str, opts: dict[str, Any]) -> str:
     stacks = orjson.loads(earlier) if earlier else []
     kept = [*stacks, stack] if stack else stacks
-    limit = opts.get("stackTraceLimit", STACKS)
+    asked = opts.get("stackTraceLimit", STACKS)
+    limit = asked if type(asked) is int else STACKS
     return calls.dumps(kept[-limit:] if limit else [])

@@ -3,6 +3,8 @@
 -- ARGV[1] finish | delay | retry; ARGV[2] msgpack {keys, args} of that stock script; ARGV[3] msgpack event fields ({} for none);
 -- ARGV[4] job id, ARGV[5] token, ARGV[6] lock ms
 -- Returns {return code, error after the end or false}.
+-- What cannot be told must not end.
+redis.call('XLEN', KEYS[1])
 local call, event = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
 local scripts = {finish = moveToFinished, delay = moveToDelayed, retry = retryJob}
 -- The lock may have run out (an outage, a blocked loop); as long as the job is active and nobody else has locked it, it is ours.

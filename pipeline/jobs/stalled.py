@@ -1,6 +1,7 @@
 """Jobs that would be lost: those of a dead worker, active without a lock, and those that wait where a resume of BullMQ 5 would not find them."""
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 
@@ -13,7 +14,9 @@ MOVE_STALLED = Script(stock("moveStalledJobsToWait"))
 KEEP_PAUSED = Script(lua("pipeline.jobs", "paused.lua") + "keepPaused(KEYS[1], KEYS[2], KEYS[3])")
 INTERVAL_MS = 3_000
 MAX_STALLED = 10
-"""A job that brings its worker down this often is failed by the next worker that fetches it."""
+"""Put back this often, a job is not put back for another run: the next worker that fetches it fails it."""
+TOO_OFTEN = "job stalled more than allowable limit"
+"""BullMQ's words."""
 log = structlog.get_logger(__name__)
 
 
@@ -26,14 +29,24 @@ async def recover(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_
     return [str(job_id) for job_id in stalled]
 
 
-async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS) -> None:
+def endless(fields: Mapping[str, str]) -> str | None:
+    """Why a job is not to be run again although BullMQ's script would have it so: that spares the jobs of schedulers for ever."""
+    return TOO_OFTEN if "rjk" in fields and int(fields.get("stc", 0)) > MAX_STALLED else None
+
+
+async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS, max_stalled: int = MAX_STALLED) -> None:
     away = False
+    loop = asyncio.get_running_loop()
     while True:
         try:
+            asked = loop.time()
+            await redis.ping()
+            # One that stood still lets locks run out as well as one that was away.
+            away = away or loop.time() - asked > 2 * interval_ms / 1000
             if away:
                 # Nobody could renew a lock meanwhile: this check only marks, so that the workers take theirs again first.
                 await redis.delete(keys.key("stalled"))
-            await recover(redis, keys, interval_ms=interval_ms)
+            await recover(redis, keys, interval_ms=interval_ms, max_stalled=max_stalled)
             # Retried, delayed and stalled jobs come back to `wait` during a pause as well.
             await KEEP_PAUSED(redis, keys.keys("wait", "paused", "meta"), [])
             away = False

@@ -4,7 +4,8 @@
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
 -- [9] '1' if this call was made before and its reply lost
 -- ARGV[10..] seven a job that is completed: id, token, attempt, result, event id, event time, event data
--- Returns {an answer for each (0, a code of moveToFinished, or an error's text), jobs {its hash, id, token number, …}, limit ms, next delayed at, error or false}.
+-- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {its hash, id, token number, …},
+--   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.
 -- A call from Lua costs the store more than most commands do: hence one for all jobs wherever there is one.
 local call = redis.call
 local wait, active, prioritized, events, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[12]
@@ -50,6 +51,8 @@ local function end_one(at)
   local code = refused(at)
   if code then return code end
   local id, key, result = ARGV[at], prefix .. ARGV[at], ARGV[at + 3]
+  -- An existing job may be given a parent at any time.
+  if call('HEXISTS', key, 'parentKey') == 1 then return -100 end
   -- The first write, so that a full store, which refuses only a script's first, lets the job end.
   if call('LREM', active, -1, id) < 1 then return -3 end
   call('XADD', KEYS[13], '*', 'id', ARGV[at + 4], 'type', 'job.completed', 'ts', ARGV[at + 5], 'data', ARGV[at + 6])
@@ -85,23 +88,27 @@ local function keep_no_more(old)
   for _, id in ipairs(old) do gone[#gone + 1] = prefix .. id end
 end
 
--- What concerns the queue and not a job: once for all.
+-- What concerns the queue and not a job: once for all. At most 2,000 old jobs go at a time: a script holds up everybody else.
 local function settle()
+  call('DEL', unpack(locks))
   call('SREM', KEYS[5], unpack(ids))
   if not meta[4] then call('HSET', KEYS[9], 'opts.maxLenEvents', 10000) end
-  call('XTRIM', events, 'MAXLEN', '~', meta[4] or 10000)
   if #scores > 0 then call('ZADD', completed, unpack(scores)) end
   if not removed and keep['age'] then
     -- As many as single ends would have removed.
-    local old = call('ZREVRANGEBYSCORE', completed, now - keep['age'] * 1000, '-inf', 'LIMIT', 0, (keep['limit'] or 1000) * #ids)
+    local most = math.min((keep['limit'] or 1000) * #ids, 2000)
+    local old = call('ZREVRANGEBYSCORE', completed, now - keep['age'] * 1000, '-inf', 'LIMIT', 0, most)
     keep_no_more(old)
-    each(old, 'ZREM', completed)
+    if #old > 0 then call('ZREM', completed, unpack(old)) end
   end
   if not removed and keep['count'] and keep['count'] > 0 then
-    keep_no_more(call('ZREVRANGE', completed, keep['count'], -1))
-    call('ZREMRANGEBYRANK', completed, 0, -(keep['count'] + 1))
+    local surplus = math.min(call('ZCARD', completed) - keep['count'], 2000)
+    if surplus > 0 then
+      keep_no_more(call('ZRANGE', completed, 0, surplus - 1))
+      call('ZREMRANGEBYRANK', completed, 0, surplus - 1)
+    end
   end
-  local keys = locks
+  local keys = {}
   for _, key in ipairs(gone) do
     for _, part in ipairs({'', ':logs', ':dependencies', ':processed', ':failed', ':unsuccessful'}) do keys[#keys + 1] = key .. part end
   end
@@ -109,20 +116,23 @@ local function settle()
   if call('LLEN', wait) == 0 and call('LLEN', active) == 0 and call('ZCARD', prioritized) == 0 then call('XADD', events, '*', 'event', 'drained') end
 end
 
-local trouble = false
+local unsettled = false
 if LAST >= FIRST then
+  -- Raises while the log cannot be appended to: what cannot be told must not end.
+  call('XLEN', KEYS[13])
   look()
+  call('XTRIM', events, 'MAXLEN', '~', meta[4] or 10000)
   for at = FIRST, LAST, EACH do answers[#answers + 1] = ended(at) end
   if #ids > 0 then
     local ok, error = pcall(settle)
-    if not ok then trouble = tostring(error) end
+    if not ok then unsettled = tostring(error) end
   end
 end
 
 -- --- fetching ---
 
 local wanted, jobs = tonumber(ARGV[7]), {}
-if wanted == 0 then return {answers, jobs, 0, 0, trouble} end
+if wanted == 0 then return {answers, jobs, 0, 0, false, unsettled, 0} end
 
 local function hand_out(hash, id, number)
   jobs[#jobs + 1], jobs[#jobs + 2], jobs[#jobs + 3] = hash, id, number
@@ -136,26 +146,36 @@ local function fetch_again()
   end
 end
 
--- What moveToActive does to each, where nothing limits the queue.
+-- What moveToActive does to each, where nothing limits the queue. A few at a time, until they are enough for one answer.
+local ROOM, more = 4 * 1024 * 1024, 0
 local function fetch_plain()
-  local taken = {}
-  for _, id in ipairs(call('RPOP', wait, wanted) or {}) do
-    -- Others are markers of BullMQ before 5.
-    if string.sub(id, 1, 2) ~= '0:' then taken[#taken + 1] = id end
-  end
-  if #taken == 0 then return end
-  call('LPUSH', active, unpack(taken))
-  call('ZADD', KEYS[11], 0, '0')
-  for number, id in ipairs(taken) do
-    local key = prefix .. id
-    local hash, ats = call('HGETALL', key), 0
-    for field = 1, #hash, 2 do
-      if hash[field] == 'ats' then ats = hash[field + 1] end
+  while #jobs / 3 < wanted do
+    if ROOM <= 0 then
+      more = 1
+      return
     end
-    call('SET', key .. ':lock', ARGV[8] .. number, 'PX', lock_ms)
-    call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
-    call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', ats + 1)
-    hand_out(hash, id, number)
+    local popped, taken = call('RPOP', wait, math.min(wanted - #jobs / 3, 8)), {}
+    if not popped then return end
+    for _, id in ipairs(popped) do
+      -- Others are markers of BullMQ before 5.
+      if string.sub(id, 1, 2) ~= '0:' then taken[#taken + 1] = id end
+    end
+    if #taken > 0 then
+      call('LPUSH', active, unpack(taken))
+      call('ZADD', KEYS[11], 0, '0')
+    end
+    for _, id in ipairs(taken) do
+      local key, number = prefix .. id, #jobs / 3 + 1
+      local hash, ats = call('HGETALL', key), 0
+      for field = 1, #hash, 2 do
+        if hash[field] == 'ats' then ats = hash[field + 1] end
+        ROOM = ROOM - #hash[field + 1]
+      end
+      call('SET', key .. ':lock', ARGV[8] .. number, 'PX', lock_ms)
+      call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
+      call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', ats + 1)
+      hand_out(hash, id, number)
+    end
   end
 end
 
@@ -179,6 +199,7 @@ local function fetch()
   local due = first[2] and tonumber(first[2]) <= (now + 1) * 0x1000 - 1
   if not (meta[1] or meta[2] or meta[3] or due) and ARGV[6] == '' then
     fetch_plain()
+    if more == 1 then return end
     if #jobs / 3 < wanted and call('ZCARD', prioritized) == 0 then
       call('DEL', KEYS[10])
       next_at = first[2] and first[2] / 0x1000 or 0
@@ -189,5 +210,4 @@ local function fetch()
 end
 -- The fetch must not be able to undo what was answered about the ends.
 local ok, error = pcall(fetch)
-if not ok then trouble = tostring(error) end
-return {answers, jobs, limit_ms, next_at, trouble}
+return {answers, jobs, limit_ms, next_at, not ok and tostring(error) or false, unsettled, more}

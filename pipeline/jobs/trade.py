@@ -18,6 +18,8 @@ from pipeline.store.scripts import Argument, Call, composed, lua, pack
 TRADE = composed(lua("pipeline.jobs", "trade.lua"), "moveToActive")
 NOT_PLAIN = frozenset({"parentKey", "parent", "deid"})
 """Fields of a job whose end concerns more than itself: a parent in a flow, or whoever waits for its deduplication id."""
+ALONE = -100
+"""An answer: the job got a parent while it ran, and has to be ended by BullMQ's script."""
 
 
 @dataclass(slots=True)
@@ -29,8 +31,8 @@ class Ended:
     result: str
     """JSON."""
     event: Event
-    keep: Any
-    """BullMQ's `removeOnComplete`."""
+    keep: dict[str, Any]
+    """BullMQ's `removeOnComplete`, as its scripts want it."""
     started: int
     """ms since the epoch."""
 
@@ -40,17 +42,21 @@ class Traded:
     """What an exchange brought."""
 
     answers: list[Any]
-    """For each completed job 0, a refusal of moveToFinished, or the text of an error that left it as it was."""
+    """For each completed job 0, a refusal of moveToFinished, ALONE, or the text of an error that left it as it was."""
     jobs: list[Fetched]
     idle: Idle
     """When to ask again, where fewer jobs came than were asked for."""
     error: str | None
     """What went wrong in fetching."""
+    unsettled: str | None
+    """What went wrong in the queue's sets after the ends, which stand."""
+    more: bool
+    """There are more jobs; these were enough for one answer."""
 
 
 def ended(settings: Queue, fetched: Fetched, job: Job, outcome: Completed, *, started: int, now: int) -> Ended:
     event = events.job_completed(job, orjson.Fragment(outcome.result), started=started, now=now)
-    return Ended(fetched, job, outcome.result, event, job.opts.get("removeOnComplete", settings.keep.completed), started)
+    return Ended(fetched, job, outcome.result, event, keep_jobs(job.opts.get("removeOnComplete", settings.keep.completed)), started)
 
 
 class Desk:
@@ -69,7 +75,7 @@ class Desk:
 
         `again` after a lost reply: jobs that the first call locked are handed out again.
         """
-        keep = pack(keep_jobs(ends[0].keep)) if ends else b"\x80"
+        keep = pack(ends[0].keep) if ends else b"\x80"
         args: list[Argument] = [
             self._base, now or now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "",
         ]  # fmt: skip
@@ -80,7 +86,7 @@ class Desk:
 
 
 def parse(reply: Any, token: str) -> Traded:
-    answers, found, limit_ms, next_at, error = reply
+    answers, found, limit_ms, next_at, error, unsettled, more = reply
     jobs = [
         Fetched(
             job_id=found[at + 1],
@@ -89,4 +95,4 @@ def parse(reply: Any, token: str) -> Traded:
         )
         for at in range(0, len(found), 3)
     ]
-    return Traded(answers, jobs, idle_of(int(limit_ms), float(next_at), now_ms()), error or None)
+    return Traded(answers, jobs, idle_of(int(limit_ms), float(next_at), now_ms()), error or None, unsettled or None, bool(more))

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import uuid
+import secrets
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop, where
 from pipeline.jobs.fetched import IDLE_SECONDS, Fetched
 from pipeline.jobs.locks import Locks
 from pipeline.jobs.model import Job
-from pipeline.jobs.trade import NOT_PLAIN, TRADE, Desk, Ended, Traded, ended, parse
+from pipeline.jobs.trade import ALONE, NOT_PLAIN, TRADE, Desk, Ended, Traded, ended, parse
 from pipeline.jobs.watchdog import TASK_PREFIX
 from pipeline.logs import info_many
 from pipeline.store.connection import STORE_ERRORS, Store
@@ -44,7 +44,18 @@ class Runs(Protocol):
 class Worker:
     """Runs the jobs of one queue, `settings.concurrency` at a time, until `stop`."""
 
-    def __init__(self, redis: Store, keys: QueueKeys, settings: Queue, runner: Runs, *, log_key: str, name: str, lock_ms: int = LOCK_MS) -> None:
+    def __init__(
+        self,
+        redis: Store,
+        keys: QueueKeys,
+        settings: Queue,
+        runner: Runs,
+        *,
+        log_key: str,
+        name: str,
+        lock_ms: int = LOCK_MS,
+        stalled_ms: int = stalled.INTERVAL_MS,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._settings = settings
@@ -54,9 +65,10 @@ class Worker:
         self._closer = Closer(redis, keys, settings, log_key=log_key, lock_ms=lock_ms)
         self._locks = Locks(redis, keys, duration_ms=lock_ms, stop=self._told_to_stop)
         self._memory = Memory(redis)
+        self._stalled_ms = stalled_ms
         # So that one exchange can be under way while the jobs of another run.
         self._trade_size = min(-(-settings.concurrency // FLIGHTS), LARGEST_TRADE)
-        self._id = uuid.uuid4().hex
+        self._id = secrets.token_hex(8)
         self._trades = 0
         self._flights = 0
         self._free = settings.concurrency
@@ -67,30 +79,43 @@ class Worker:
         """By token."""
         self._running: dict[str, JobContext] = {}
         """Those of the attempts whose processor is at work."""
-        self._exchanges: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
+        """Exchanges, above all."""
         self._dry = False
         """The last answer was that there is no job; a marker or a timer says when to ask again."""
         self._closed = False
         """Not even a marker opens the queue: it is rate-limited, or the store is away or full."""
+        self._markers = 0
+        """Taken so far."""
+        self._watcher: asyncio.Task[None] | None = None
+        self._watched = True
         self._watching = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked = False
         self._stopping = False
         self._hand_back = False
+        self._ending = False
         self._over = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until `stop` was called and the last job is out."""
+        """Work until `stop` was called and the last job is out. Raises what ends its upkeep: without that it would only look alive."""
         self._loop = asyncio.get_running_loop()
         self._watcher = self._loop.create_task(self._watch_markers(), name=f"markers {self._keys.queue}")
-        upkeep = [asyncio.create_task(self._locks.run()), asyncio.create_task(stalled.run(self._redis, self._keys))]
+        upkeep = [
+            asyncio.create_task(self._locks.run()),
+            asyncio.create_task(stalled.run(self._redis, self._keys, interval_ms=self._stalled_ms)),
+            asyncio.create_task(self._over.wait()),
+        ]
         self._kick()
         try:
-            await self._over.wait()
+            ended, _ = await asyncio.wait(upkeep, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
+            self._ending = True
             if self._timer:
                 self._timer.cancel()
-            tasks = [self._watcher, *upkeep, *self._attempts.values(), *self._exchanges]
+            tasks = [self._watcher, *upkeep, *self._attempts.values(), *self._beside]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,17 +123,23 @@ class Worker:
     async def stop(self, seconds: float) -> None:
         """Fetch no more, let running jobs end within `seconds`, then hand back those that did not."""
         self._stopping = True
-        self._watcher.cancel()
-        await asyncio.wait([self._watcher])
-        with contextlib.suppress(*STORE_ERRORS):
-            # The cancelled wait may have taken the marker that tells of a job: put one there for whoever waits next.
-            await self._redis.zadd(self._keys.key("marker"), {"0": 0})
-        self._kick()
+        if not self._watcher:
+            return  # it has not begun, and will not
+        self._run_beside(self._stop_watching())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
         self._hand_back = True
         for token in [*self._running]:
             self._told_to_stop(token, SHUTTING_DOWN)
+
+    async def _stop_watching(self) -> None:
+        assert self._watcher
+        self._watcher.cancel()
+        await asyncio.wait([self._watcher])
+        # The cancelled wait may have taken the marker that tells of a job: put one there for whoever waits next.
+        await self._leave_marker()
+        self._watched = False
+        self._kick()
 
     # --- trading -----------------------------------------------------------------------------------------------------
 
@@ -120,7 +151,7 @@ class Worker:
 
     def _start_trades(self) -> None:
         self._kicked = False
-        while self._flights < FLIGHTS:
+        while self._flights < FLIGHTS and not self._ending:
             ends = self._next_ends()
             room = 0 if self._stopping or self._closed else min(self._free + len(ends), LARGEST_TRADE)
             want = room if ends or not self._dry else 0
@@ -128,11 +159,14 @@ class Worker:
                 break
             self._free -= max(want - len(ends), 0)
             self._flights += 1
-            exchange = self._loop.create_task(self._trade(ends, want))
-            self._exchanges.add(exchange)
-            exchange.add_done_callback(self._exchanges.discard)
-        if self._stopping and not (self._flights or self._attempts or self._ended):
+            self._run_beside(self._trade(ends, want))
+        if self._stopping and not (self._flights or self._attempts or self._ended or self._watched):
             self._over.set()
+
+    def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _next_ends(self) -> list[Ended]:
         """A trade's worth of ended jobs, all of one retention."""
@@ -143,6 +177,7 @@ class Worker:
 
     async def _trade(self, ends: list[Ended], want: int) -> None:
         slots = max(len(ends), want)
+        markers = self._markers
         try:
             if want and await self._store_is_full():
                 want = 0
@@ -153,18 +188,21 @@ class Worker:
                 slots -= 1
                 self._start(fetched, self._attempt(fetched))
             slots -= self._settle(ends, traded.answers)
+            if traded.unsettled:
+                log.error("error after the ends of jobs", queue=self._keys.queue, error=traded.unsettled)
             if traded.error:
                 log.error("error in fetching jobs", queue=self._keys.queue, error=traded.error)
                 self._close(1.0)
             elif want:
-                self._dry = len(traded.jobs) < want
+                # A marker that came meanwhile may tell of a job that this answer could not know of.
+                self._dry = len(traded.jobs) < want and not traded.more and markers == self._markers
                 if self._dry:
                     self._wait_for_jobs(traded)
         except Exception:
-            # The jobs keep their locks until these run out and are then put back as stalled.
             log.exception("exchange with the queue failed", queue=self._keys.queue)
             for end in ends:
-                self._locks.release(end.fetched.token)
+                self._start(end.fetched, self._complete_alone(end))
+            slots -= len(ends)
             self._close(1.0)
         finally:
             self._flights -= 1
@@ -178,7 +216,7 @@ class Worker:
         pause, again = 0.1, False
         while True:
             try:
-                return parse(await TRADE(self._redis, *self._desk.call(ends, want=want, token=token, again=again)), token)
+                return parse(await TRADE.once(self._redis, *self._desk.call(ends, want=want, token=token, again=again)), token)
             except STORE_ERRORS as error:
                 log.warning("store away", queue=self._keys.queue, outcomes_kept=len(ends), error=str(error), retry_in=pause)
             again = True
@@ -191,9 +229,10 @@ class Worker:
         held, now = 0, now_ms()
         for end, answer in zip(ends, answers, strict=True):
             job, named = end.job, where(end.job, self._runner.name_of(end.job.name))
-            if isinstance(answer, str):
-                # Alone, it is tried again until it works: an error of the store is no reason to run the job twice.
-                log.error("job not completed; it is tried alone", **named, error=answer)
+            if answer == ALONE or isinstance(answer, str):
+                if answer != ALONE:
+                    # Alone, it is tried again until it works: an error of the store is no reason to run the job twice.
+                    log.error("job not completed; it is tried alone", **named, error=answer)
                 self._start(end.fetched, self._complete_alone(end))
                 held += 1
                 continue
@@ -219,8 +258,10 @@ class Worker:
 
     def _wait_for_jobs(self, traded: Traded) -> None:
         if traded.idle.limited:
-            self._close(traded.idle.seconds)
+            # Looked at again before it ends: it may have been lifted.
+            self._close(min(traded.idle.seconds, IDLE_SECONDS))
         else:
+            self._closed = False
             self._watching.set()
             # A timer of ours is exact; the store ends a blocking command late by up to 100 ms.
             self._set_timer(traded.idle.seconds)
@@ -245,15 +286,26 @@ class Worker:
             await self._watching.wait()
             try:
                 found = await self._redis.bzpopmin(self._keys.key("marker"), IDLE_SECONDS)
-            except STORE_ERRORS:
+            except Exception as error:
+                if not isinstance(error, STORE_ERRORS):
+                    log.exception("no marker can be waited for; it is tried again", queue=self._keys.queue)
                 await asyncio.sleep(LONGEST_PAUSE / 2)
-                found = True  # the marker may have been in the reply that was lost
-            if not self._dry:
+                found = True  # the marker may have been in a reply that was lost
+            if found or not self._dry:
                 self._watching.clear()
-            elif found:
-                self._watching.clear()
+            if not found:
+                continue
+            self._markers += 1
+            if self._free:
                 self._dry = False
                 self._kick()
+            else:
+                # Some other worker may have room.
+                await self._leave_marker()
+
+    async def _leave_marker(self) -> None:
+        with contextlib.suppress(*STORE_ERRORS):
+            await self._redis.zadd(self._keys.key("marker"), {"0": 0})
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -263,57 +315,49 @@ class Worker:
 
     async def _attempt(self, fetched: Fetched) -> None:
         """From a locked job to its end; one that is plainly completed keeps its slot until the next exchange has recorded it."""
-        left = False
+        started, kept = now_ms(), False
         try:
-            left = await self._process(fetched)
+            job, spoilt = self._read(fetched)
+            context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
+            self._locks.hold(job.id, fetched.token)
+            if schedulers.KEY in job.opts:
+                await schedulers.go_on(self._redis, self._keys, job)
+            outcome = spoilt or await self._outcome(fetched, job, context)
+            if isinstance(outcome, Completed) and NOT_PLAIN.isdisjoint(fetched.fields):
+                self._ended.append(ended(self._settings, fetched, job, outcome, started=started, now=now_ms()))
+                kept = True
+            else:
+                await self._in_spite_of_cancels(self._end(fetched, job, context, outcome, started))
         except Exception:
             # The job keeps its lock until it runs out and is then put back as stalled.
             log.exception("worker slot failed", queue=self._keys.queue, jobId=fetched.job_id)
-        self._over_with(fetched, keeps_slot=left)
+        finally:
+            self._over_with(fetched, keeps_slot=kept)
 
     async def _complete_alone(self, end: Ended) -> None:
-        await self._closer.end(end.fetched, end.job, Completed(result=end.result), end.started, self._bound(end.job))
-        self._over_with(end.fetched, keeps_slot=False)
+        try:
+            await self._closer.end(end.fetched, end.job, Completed(result=end.result), end.started, self._bound(end.job))
+        finally:
+            self._over_with(end.fetched, keeps_slot=False)
 
     def _over_with(self, fetched: Fetched, *, keeps_slot: bool) -> None:
-        del self._attempts[fetched.token]
+        self._attempts.pop(fetched.token, None)
         if not keeps_slot:
             self._locks.release(fetched.token)
             self._free += 1
+            # Its end may have made room in the queue's global concurrency; unlike an exchange it has brought no other job.
+            self._dry = False
         self._kick()
 
-    async def _process(self, fetched: Fetched) -> bool:
-        """Whether the job left with the ended ones."""
-        started = now_ms()
-        deferred = fetched.fields.get("defa")
-        spoilt = Failed(reason=deferred, stack="", permanent=True) if deferred else None
+    def _read(self, fetched: Fetched) -> tuple[Job, Failed | None]:
+        """The job, and why it is not to be run, if it is not."""
+        deferred = fetched.fields.get("defa") or stalled.endless(fetched.fields)
         try:
             job = read_job(self._keys.queue, fetched.job_id, fetched.fields)
         except PermanentFailure as failure:
             job = Job(id=fetched.job_id, queue=self._keys.queue, name=fetched.fields.get("name", ""), data=None, attempt=1, attempts=1, timestamp=0)
-            spoilt = Failed(reason=failure.message, stack="", permanent=True)
-        context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
-        self._locks.hold(job.id, fetched.token)
-        if schedulers.KEY in job.opts:
-            await schedulers.go_on(self._redis, self._keys, job)
-        outcome = spoilt or await self._outcome(fetched, job, context)
-        while isinstance(outcome, Waiting):
-            if await self._closer.hold(fetched, job, outcome, context.log):
-                return False
-            # The callback was quicker than we: the processor finds its answer.
-            outcome = await self._outcome(fetched, job, context)
-        match outcome:
-            case Dropped():
-                context.log.warning("outcome dropped", reason="the lock was lost")
-            case Interrupted():
-                code = await self._closer.release(fetched, job)
-                context.log.info("job handed back", code=code)
-            case Completed() if NOT_PLAIN.isdisjoint(fetched.fields):
-                self._ended.append(ended(self._settings, fetched, job, outcome, started=started, now=now_ms()))
-                return True
-            case _:
-                await self._closer.end(fetched, job, outcome, started, context.log)
-        return False
+            return job, Failed(reason=failure.message, stack="", permanent=True)
+        return job, Failed(reason=deferred, stack="", permanent=True) if deferred else None
 
     async def _outcome(self, fetched: Fetched, job: Job, context: JobContext) -> Outcome:
         if self._hand_back:
@@ -323,6 +367,33 @@ class Worker:
             return await self._runner.run(job, context)
         finally:
             del self._running[fetched.token]
+
+    async def _end(self, fetched: Fetched, job: Job, context: JobContext, outcome: Outcome, started: int) -> None:
+        while isinstance(outcome, Waiting):
+            if await self._closer.hold(fetched, job, outcome, context.log):
+                return
+            # The callback was quicker than we: the processor finds its answer.
+            outcome = await self._outcome(fetched, job, context)
+        match outcome:
+            case Dropped():
+                context.log.warning("outcome dropped", reason="the lock was lost")
+            case Interrupted():
+                code = await self._closer.release(fetched, job)
+                context.log.info("job handed back", code=code)
+            case _:
+                await self._closer.end(fetched, job, outcome, started, context.log)
+
+    async def _in_spite_of_cancels(self, work: Coroutine[Any, Any, None]) -> None:
+        """A processor may have asked for its task to be cancelled and be gone by then: what it came to is recorded all the same."""
+        task = self._loop.create_task(work)
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if self._ending:
+                    task.cancel()
+                    raise
+        task.result()
 
     def _told_to_stop(self, token: str, reason: str) -> None:
         if context := self._running.get(token):

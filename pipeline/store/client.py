@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE
-from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ReadOnlyError, ResponseError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, DataError, NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
 from pipeline.store import verbs
 from pipeline.store.block import Block
@@ -61,6 +61,13 @@ class Client(Redis):
 
     async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         return await self._shared(("EVALSHA", sha, numkeys, *keys_and_args))
+
+    async def once(self, *args: Any) -> Any:
+        """A command that is sent again only while it was certainly not run: who gets ReplyLost repeats it in a way of its own."""
+        try:
+            return await self._once(args)
+        except AGAIN as error:
+            return await self.again(error, lambda: self._once(args), repeatable=False)
 
     async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
         """As EVAL; while the same text is on its way, only its hash follows: the store knows the script when that arrives."""
@@ -120,15 +127,27 @@ class Client(Redis):
         if line.full:
             await line.room(size_of(args))  # nothing is packed before there is room
         try:
-            reply = line.send(pack(args))
-        except TypeError:
-            reply = line.send(self.pack(args))
+            reply = line.send(self._packed(args))
+        except DataError:
+            line.admit()
+            raise
         return await reply
+
+    def _packed(self, args: tuple[Any, ...]) -> bytes:
+        try:
+            return pack(args)
+        except TypeError:
+            return self.pack(args)
 
     async def send_block(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send several commands with nothing in between; their replies, errors among them. Nothing is tried again."""
         await self._line.room(sum(map(size_of, commands)))
-        return list(await self._line.send_block(b"".join(map(self.pack, commands)), len(commands)))
+        try:
+            packed = b"".join(map(self.pack, commands))
+        except DataError:
+            self._line.admit()
+            raise
+        return list(await self._line.send_block(packed, len(commands)))
 
     async def again(self, error: Exception, attempt: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any:
         """Make an attempt that failed up to `retries` times again, if that is safe."""

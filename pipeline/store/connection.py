@@ -39,8 +39,6 @@ def connect(url: str, *, connections: int = 64, retries: int = 4) -> Store:
     Connecting is tried again up to `retries` times, and so is what `Client` may send again.
     """
     settings: dict[str, Any] = {
-        # redis-py's default of 5 s cuts blocking reads short and then sleeps (redis-py#4125).
-        "socket_timeout": None,
         # What scripts answer is the same in both protocols, and the older one needs no HELLO.
         "protocol": 2,
         "decode_responses": True,
@@ -49,7 +47,8 @@ def connect(url: str, *, connections: int = 64, retries: int = 4) -> Store:
     if not url.startswith("unix:"):
         settings |= {"socket_connect_timeout": 5, "socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
     parsed = sentinel.settings(url) if url.startswith(sentinel.SCHEMES) else parse_url(url)
-    return Client(Pool(max_connections=connections, retries=retries, **(settings | parsed)))
+    # redis-py's default of 5 s, or one that a URL asks for, would cut blocking reads short (redis-py#4125).
+    return Client(Pool(max_connections=connections, retries=retries, **(settings | parsed | {"socket_timeout": None})))
 
 
 async def wait_until_up(redis: Store, *, seconds: float = 30.0) -> None:

@@ -74,7 +74,7 @@ class Line:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._admit()  # ours goes to the next
+                self.admit()  # ours goes to the next
             raise
 
     async def close(self) -> None:
@@ -115,10 +115,10 @@ class Line:
         if slots:
             wire.write(packed, slots)
         if self.full:
-            self._admit()
+            self.admit()
 
-    def _admit(self) -> None:
-        """Let in as many of those who wait for room as there is room for."""
+    def admit(self) -> None:
+        """Let in as many of those who wait for room as there is room for; also for one who was let in and then sent nothing."""
         size, count = self._bytes, len(self._slots)
         while self._queue and size <= MOST_BYTES and count <= MOST_COMMANDS:
             turn, more = self._queue.popleft()

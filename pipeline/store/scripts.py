@@ -54,6 +54,13 @@ class Script:
         except NoScriptError:
             return await redis.eval(self.source, len(keys), *keys, *args)
 
+    async def once(self, redis: Store, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """As a call, but not sent again after a lost reply (`Client.once`)."""
+        try:
+            return await redis.once("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await redis.once("EVAL", self.source, len(keys), *keys, *args)
+
 
 def composed(body: str, *names: str) -> Script:
     """A script whose `body` may call each named stock script as `name(KEYS, ARGV)`.

@@ -66,7 +66,8 @@ class Wire(asyncio.Protocol):
         self._owner = owner
         self._transport = transport
         self._kept = kept
-        self._reader = hiredis.Reader(encoding="utf-8", errors="strict", replyError=error_of, notEnoughData=_MORE)
+        # What is no UTF-8 (another client's job) must not cost all the others in the same answer: replaced, as Node reads it.
+        self._reader = hiredis.Reader(encoding="utf-8", errors="replace", replyError=error_of, notEnoughData=_MORE)
         self.waiting: deque[Slot] = deque()
         """Who waits for a reply, in the order of their commands."""
         self.paused = False

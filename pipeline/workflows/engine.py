@@ -46,7 +46,8 @@ class Engine:
                 log.warning("store away", part="engine", error=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
-        await asyncio.gather(*self._batches)
+        # What could not be committed stays unacknowledged, for whoever comes next.
+        await asyncio.gather(*self._batches, return_exceptions=True)
 
     def _start(self, events: list[Event]) -> None:
         if events:

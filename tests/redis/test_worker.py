@@ -39,6 +39,7 @@ class Bench:
     """A queue, a worker factory and the log over one store."""
 
     def __init__(self, url: str, settings: Config) -> None:
+        self.url = url
         self.config = settings
         self.redis = connection.connect(url)
         self.blocking = connection.connect(url)
@@ -46,10 +47,10 @@ class Bench:
         self.keys = self.queues.keys(QUEUE)
         self.log = Log(self.redis, LOG)
 
-    def worker(self, process: Callable[..., Any], *, kind: Any = "async", lock_ms: int = 10_000) -> Worker:
+    def worker(self, process: Callable[..., Any], *, kind: Any = "async", **options: Any) -> Worker:
         processor = Processor(path="x:y", name="Doer", kind=kind, input=None, timeout=1000, memory=1 << 30, call=process)
         runner = Runner({"do": processor}, {}, concurrency=4)
-        return Worker(self.redis, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w", lock_ms=lock_ms)
+        return Worker(self.redis, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w", **options)
 
     @contextlib.asynccontextmanager
     async def working(self, process: Callable[..., Any], **options: Any) -> AsyncIterator[Worker]:

@@ -30,6 +30,8 @@ class Proxy:
         self.cut_down: int | None = None
         """When so many bytes have been passed on, the connection is cut."""
         self._passed = asyncio.Event()
+        self.swallow = b""
+        """When these bytes pass to the store, its replies are held from then on."""
 
     @property
     def url(self) -> str:
@@ -91,6 +93,9 @@ class Proxy:
                     data = data[: max(left, 0)]
                 if up:
                     self.up += len(data)
+                    if self.swallow and self.swallow in data:
+                        self.swallow = b""
+                        self.replies.clear()
                 else:
                     self.down += len(data)
                 writer.write(data)
