@@ -58,14 +58,16 @@ async def until(bench: Bench, event: str, number: int = 1) -> None:
                 seen += sum(fields["event"] == event for _, fields in entries)
 
 
-@pytest.mark.parametrize("asked", ["", "?socket_timeout=1"], ids=["default", "the URL asks for a timeout"])
-async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valkey, redis: Redis, asked: str) -> None:
-    """redis-py's socket timeout of 5 s races the wait for a marker; the loser sleeps for up to 20 s (the stock worker: 4 s seen)."""
+async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valkey, redis: Redis) -> None:
+    """redis-py's socket timeout of 5 s races the wait for a marker; the loser sleeps for up to 20 s (the stock worker: 4 s seen).
+
+    A timeout that the store's URL asks for would do the same.
+    """
     began = time.monotonic()
     late: list[float] = []
 
     async def probe(number: int) -> None:
-        bench = Bench(valkey.socket_url + asked, config())
+        bench = Bench(valkey.socket_url + ("?socket_timeout=1" if number % 2 else ""), config())
         bench.keys = calls.QueueKeys("bull", f"idle-{number}")
         started = asyncio.Event()
 
@@ -75,7 +77,7 @@ async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valke
 
         async with bench.working(run):
             # Idle for as long as the test is about: around the end of a wait of 5 s.
-            await asyncio.sleep(4.6 + number * 0.1 - (time.monotonic() - began))
+            await asyncio.sleep(4.6 + number * 0.08 - (time.monotonic() - began))
             keys, args = calls.add_standard(bench.keys, name="do", data=None, opts={})
             added = time.monotonic()
             await Script(stock("addStandardJob"))(redis, keys, args)
@@ -83,10 +85,10 @@ async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valke
         await bench.blocking.aclose()
         await bench.redis.aclose()
 
-    await asyncio.gather(*(probe(number) for number in range(12)))
+    await asyncio.gather(*(probe(number) for number in range(16)))
     late.sort()
-    print(f"idle pickup, ms: median {late[6] * 1000:.1f}, most {late[-1] * 1000:.1f} of {len(late)}")
-    assert late[6] < 0.05
+    print(f"idle pickup, ms: median {late[8] * 1000:.1f}, most {late[-1] * 1000:.1f} of {len(late)}")
+    assert late[8] < 0.05
     assert late[-1] < 0.5
 
 

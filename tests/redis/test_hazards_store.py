@@ -12,11 +12,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from pipeline.errors import ConfigError
 from pipeline.jobs import calls
 from pipeline.jobs.closing import FINISH
 from pipeline.jobs.model import Context, Job
 from pipeline.jobs.trade import TRADE
 from pipeline.store import connection
+from pipeline.store.scripts import Script, stock
 from tests.redis.test_worker import Bench, config
 from tests.support.events import count, events_until
 from tests.support.proxy import Proxy
@@ -244,7 +246,7 @@ async def test_a_store_that_stands_still_longer_than_a_lock_has_no_job_run_twice
             bench.keys = calls.QueueKeys("bull", f"still-{number}")
             benches.append(bench)
         for bench in benches:
-            await calls_add(bench)
+            await add_to(bench)
         workers = [bench.worker(run, lock_ms=450, stalled_ms=100) for bench in benches]
         tasks = [asyncio.create_task(worker.run()) for worker in workers]
         await asyncio.wait_for(all_started.wait(), 5)
@@ -271,9 +273,7 @@ async def test_a_store_that_stands_still_longer_than_a_lock_has_no_job_run_twice
     assert set(ran.values()) == {1}
 
 
-async def calls_add(bench: Bench) -> None:
-    from pipeline.store.scripts import Script, stock
-
+async def add_to(bench: Bench) -> None:
     await Script(stock("addStandardJob"))(bench.redis, *calls.add_standard(bench.keys, name="do", data=None, opts={}))
 
 
@@ -283,3 +283,44 @@ async def test_500_additions_at_once_need_one_connection(bench: Bench) -> None:
     ids = await asyncio.gather(*(bench.add(number) for number in range(500)))
     assert len(set(ids)) == 500
     assert len(await bench.redis.client_list()) <= before + 1
+
+
+async def test_connections_that_break_again_and_again_are_replaced_and_not_added_to(valkey: Valkey, bench: Bench) -> None:
+    """Each of the stock worker's reconnections once left a connection behind."""
+    ran: list[Any] = []
+
+    async def run(job: Job, context: Context) -> None:
+        ran.append(job.data)
+
+    async def open_now() -> int:
+        return len(await bench.redis.client_list()) - before
+
+    async with Proxy(valkey.port) as proxy:
+        far = Bench(proxy.url, config())
+        before = len(await bench.redis.client_list())
+        async with far.working(run):
+            most = 0
+            for number in range(15):
+                await bench.add(number)
+                async with asyncio.timeout(10):
+                    while len(ran) <= number:
+                        await bench.redis.ping()
+                most = max(most, await open_now())
+                proxy.drop()
+        await far.redis.aclose()
+        await far.blocking.aclose()
+    assert ran == list(range(15))
+    assert most <= 4, "one for commands, one to wait with, and what the store has not yet seen go"
+    assert proxy.connections <= 3 * 15
+
+
+async def test_a_redis_cluster_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BullMQ's scripts build keys that a cluster would look for elsewhere."""
+    info = {**await bench.redis.info(), "cluster_enabled": 1}
+
+    async def told() -> dict[str, Any]:
+        return info
+
+    monkeypatch.setattr(bench.redis, "info", told)
+    with pytest.raises(ConfigError, match="Redis Cluster"):
+        await connection.check(bench.redis, owner="hookline", bull_prefix="bull")
