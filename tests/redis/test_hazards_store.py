@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.jobs import calls
 from pipeline.jobs.closing import FINISH
 from pipeline.jobs.model import Context, Job
+from pipeline.jobs.queues import ENQUEUE
 from pipeline.jobs.trade import TRADE
 from pipeline.store import connection
 from pipeline.store.scripts import Script, stock
@@ -324,3 +325,21 @@ async def test_a_redis_cluster_is_refused(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr(bench.redis, "info", told)
     with pytest.raises(ConfigError, match="Redis Cluster"):
         await connection.check(bench.redis, owner="hookline", bull_prefix="bull")
+
+
+async def test_a_reply_lost_at_an_addition_adds_one_job(valkey: Valkey, bench: Bench) -> None:
+    """The stock client sends an addition again, and the job is there twice."""
+    await bench.redis.script_load(ENQUEUE.source)
+    async with Proxy(valkey.port) as proxy:
+        far = Bench(proxy.url, config())
+        proxy.swallow = ENQUEUE.sha.encode()
+        adding = asyncio.create_task(far.add("once"))
+        async with asyncio.timeout(5):
+            while not await bench.redis.llen(bench.keys.key("wait")):
+                await bench.redis.ping()
+        proxy.drop()
+        proxy.replies.set()
+        job_id = await adding
+        await far.redis.aclose()
+        await far.blocking.aclose()
+    assert await bench.redis.lrange(bench.keys.key("wait"), 0, -1) == [job_id]
