@@ -38,7 +38,7 @@ from pipeline.store.log import Event, Group, Log, event_id
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import GROUP as ENGINE_GROUP
-from pipeline.workflows.engine import Engine
+from pipeline.workflows.engine import TYPES, Engine
 from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
@@ -228,7 +228,7 @@ class _House:
             await self._declare(webhooks)
             tasks += [asyncio.create_task(webhooks.run_fanout(stop)), asyncio.create_task(webhooks.run_dispatcher(stop))]
         if "engine" in parts:
-            engine = Engine(self._group(ENGINE_GROUP), transitions)
+            engine = Engine(Group(self._redis, self._keys.log, ENGINE_GROUP, self._consumer, types=TYPES), transitions)
             tasks.append(asyncio.create_task(engine.run(stop)))
             upkeep = [asyncio.create_task(part) for part in (Timers(self._redis, self._keys, transitions).run(), recovery.run())]
             stack.push_async_callback(_cancel, upkeep)

@@ -24,6 +24,8 @@ _JWKS_ERRORS = (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError)
 _SECRET_BYTES = 32
 """RFC 7518, 3.2: an HMAC key shorter than the hash can be guessed offline from one token."""
 _KEY_LENGTH = 20
+VERIFIED, VERIFIED_SECONDS = 4096, 60.0
+"""So many tokens, for so long at most: a key that the identity provider withdraws is still honoured in that time."""
 
 _log = structlog.get_logger()
 
@@ -85,6 +87,8 @@ class Authenticator:
         if self._secret is not None and len(self._secret.encode()) < _SECRET_BYTES:
             _log.warning("auth.jwt_secret is short: whoever sees one token may guess it", bytes=len(self._secret.encode()), advised=_SECRET_BYTES)
         self._jwks = Jwks(config.jwks_url) if config.jwks_url else None
+        self._verified: dict[bytes, tuple[Principal, float]] = {}
+        """By the token's hash: whose it is, and until when (seconds since the epoch) it need not be verified again."""
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller behind an `Authorization` header.
@@ -99,7 +103,17 @@ class Authenticator:
             raise Unauthenticated("the Authorization header is not a bearer token", hint="send the header Authorization: Bearer <token>")
         if token.startswith(KEY_PREFIX):
             return self._by_key(token)
-        return self._principal(await self._claims(token))
+        # A client sends the same token with each of its requests; to verify it is a quarter of a small one.
+        digest, now = _digest(token), time.time()
+        principal, until = self._verified.get(digest, (None, 0.0))
+        if principal and now < until:
+            return principal
+        principal = self._principal(await self._claims(token))
+        # In whole seconds, for an `exp` may be larger than any float.
+        self._verified[digest] = (principal, min(now + VERIFIED_SECONDS, (principal.expires_at or 0) // 1000))
+        if len(self._verified) > VERIFIED:
+            del self._verified[next(iter(self._verified))]
+        return principal
 
     async def close(self) -> None:
         if self._jwks:

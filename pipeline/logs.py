@@ -1,9 +1,11 @@
 """How the service logs: one JSON line per event, or coloured lines for people at a terminal."""
 
+import asyncio
+import json
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -26,20 +28,55 @@ class _Malformed(logging.Filter):
 
 _malformed = _Malformed()
 _json = False
+_soon: list[str] = []
 
 
 def info_many(event: str, rows: Sequence[dict[str, Any]]) -> None:
     """Log one event of many jobs: as `log.info(event, **row)` for each, but in one write (a line alone costs more than a small job)."""
-    if not rows:
-        return
     if not _json:
         log = structlog.get_logger()
         for row in rows:
             log.info(event, **row)
+    elif rows:
+        more = _more(event)
+        _write(_line(row | more) for row in rows)
+
+
+def info_soon(event: str, row: dict[str, Any]) -> None:
+    """The same for one event of many tasks: the lines of one tick of the loop are written at its end."""
+    if not _json:
+        structlog.get_logger().info(event, **row)
         return
-    more = {**structlog.contextvars.get_contextvars(), "event": event, "level": "info", "time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
-    sys.stderr.write(b"".join(orjson.dumps(row | more, option=orjson.OPT_APPEND_NEWLINE) for row in rows).decode())
+    _soon.append(_line(row | _more(event)))
+    if len(_soon) == 1:
+        asyncio.get_running_loop().call_soon(_write_soon)
+
+
+def _more(event: str) -> dict[str, Any]:
+    """What every line has."""
+    time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return {**structlog.contextvars.get_contextvars(), "event": event, "level": "info", "time": time}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return _dumps(row, default=repr) + "\n"
+
+
+def _write(lines: Iterable[str]) -> None:
+    sys.stderr.write("".join(lines))
     sys.stderr.flush()
+
+
+def _write_soon() -> None:
+    lines, _soon[:] = [*_soon], []
+    _write(lines)
+
+
+def _dumps(value: Any, default: Any, **_: Any) -> str:
+    try:
+        return orjson.dumps(value, default=default).decode()
+    except TypeError:  # what orjson does not take: whole numbers beyond 64 bits, lone surrogates
+        return json.dumps(value, default=default, separators=(",", ":"))
 
 
 def configure(format: Literal["json", "console"], *, level: int = logging.INFO) -> None:
@@ -54,7 +91,7 @@ def configure(format: Literal["json", "console"], *, level: int = logging.INFO) 
     # Tracebacks without local variables: among those are documents, tokens and secrets.
     # Written as `info_many` writes them: what people grep for is the same in each line.
     last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":"))]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
         if format == "json"
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )

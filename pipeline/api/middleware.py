@@ -14,6 +14,7 @@ from pipeline.api.routing import Access, Route
 from pipeline.api.services import PRINCIPAL, REQUEST_ID, services_of
 from pipeline.auth import ANONYMOUS, Principal
 from pipeline.errors import Forbidden, HooklineError
+from pipeline.logs import info_soon
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
@@ -28,22 +29,23 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     _identify(request)
     began = time.perf_counter()
     status = 499  # the caller went away before there was an answer
-    with structlog.contextvars.bound_contextvars(requestId=request[REQUEST_ID]):
-        try:
-            response = await handler(request)
-            status = response.status
-            return response
-        finally:
-            principal = request.get(PRINCIPAL)
-            # The path alone: a query string may hold what does not belong into a log.
-            _log.info(
-                "request",
-                method=request.method,
-                path=request.path,
-                status=status,
-                ms=round((time.perf_counter() - began) * 1000, 1),
-                sub=principal.sub if principal else None,
-            )
+    # Not taken back: a connection's task serves one request after the other, and each binds its own.
+    structlog.contextvars.bind_contextvars(requestId=request[REQUEST_ID])
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        principal = request.get(PRINCIPAL)
+        # The path alone: a query string may hold what does not belong into a log.
+        row = {
+            "method": request.method,
+            "path": request.path,
+            "status": status,
+            "ms": round((time.perf_counter() - began) * 1000, 1),
+            "sub": principal.sub if principal else None,
+        }
+        info_soon("request", row)
 
 
 @web.middleware

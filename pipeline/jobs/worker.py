@@ -267,7 +267,7 @@ class Worker:
                 found = await self._redis.bzpopmin(self._keys.key("marker"), IDLE_SECONDS)
             except STORE_ERRORS:
                 await asyncio.sleep(LONGEST_PAUSE / 2)
-                continue
+                found = True  # the marker may have been in the reply that was lost
             if found or not self._dry:
                 self._watching.clear()
             if not found:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 """A stream id; no number of it exceeds the 64 bits that the store has for each."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Event:
     """Something that happened, in the past tense."""
 
@@ -190,12 +190,15 @@ class Group:
     CLAIM_AFTER_MS = 5_000
     """How long an entry may stay unacknowledged before another consumer takes it; reading one twice is harmless by design."""
 
-    def __init__(self, redis: Store, key: str, group: str, consumer: str) -> None:
+    def __init__(self, redis: Store, key: str, group: str, consumer: str, *, types: Collection[str] | None = None) -> None:
+        """`types`: entries of others are acknowledged unread (None: there are no others)."""
         self._redis = redis
+        self._types = types
         self.key = key
         self.group = group
         self._consumer = consumer
         self._claimed_at = float("-inf")
+        self._flowing = False
 
     async def create(self) -> None:
         """Make the group, from the beginning of the log, if it does not exist."""
@@ -221,10 +224,21 @@ class Group:
             claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
             rows = [row for row in claimed[1] if row[1]]
             if rows:
-                return [Event.parse(*row) for row in rows]
+                return await self._wanted(rows)
             self._claimed_at = time.monotonic()
-        found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
-        return [Event.parse(*row) for row in _rows(found)]
+        # Where there was something there often is more: asked for without waiting, it comes on the connection that all share.
+        wait = None if self._flowing else block_ms
+        found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=wait)
+        if not found and self._flowing:
+            found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
+        self._flowing = bool(found)
+        return await self._wanted(_rows(found))
+
+    async def _wanted(self, rows: Sequence[tuple[str, dict[str, str]]]) -> list[Event]:
+        if self._types is None:
+            return [Event.parse(*row) for row in rows]
+        await self.ack([cursor for cursor, fields in rows if fields["type"] not in self._types])
+        return [Event.parse(*row) for row in rows if row[1]["type"] in self._types]
 
     async def ack(self, cursors: Sequence[str]) -> None:
         if cursors:

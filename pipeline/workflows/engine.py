@@ -1,7 +1,7 @@
 """The workflow engine: reads the ends of jobs from the event log and moves their runs, each entry exactly once in effect."""
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import structlog
 
@@ -11,7 +11,11 @@ from pipeline.workflows.model import Broken, JobEnded, JobHeld
 from pipeline.workflows.transitions import JOB_ENDS, Entry, Transitions
 
 GROUP = "engine"
+TYPES = frozenset({*JOB_ENDS, "workflow.step.waiting"})
+"""Of the events that move a run; a job of no run has such, too."""
 BATCH = 200
+AT_ONCE = 3
+"""Batches under way."""
 RAISES = 5
 """After an entry was handed out this often without being acknowledged, its run is failed instead of blocking the log."""
 log = structlog.get_logger(__name__)
@@ -23,18 +27,30 @@ class Engine:
     def __init__(self, group: Group, transitions: Transitions) -> None:
         self._group = group
         self._transitions = transitions
+        self._batches: deque[asyncio.Task[None]] = deque()
+        self._last: dict[str, asyncio.Task[None]] = {}
+        """By run, what was last begun with it."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; entries that were read are handled to their end."""
         pause = 0.1
         while not stop.is_set():
             try:
-                await self.handle(await self._group.read(count=BATCH, block_ms=1000))
+                events = await self._group.read(count=BATCH, block_ms=1000)
+                # While the store commits one batch, the next is decided.
+                self._start(events)
+                while len(self._batches) >= AT_ONCE:
+                    await self._batches.popleft()
                 pause = 0.1
             except STORE_ERRORS as error:
                 log.warning("store away", part="engine", error=str(error), retry_in=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
+        await asyncio.gather(*self._batches)
+
+    def _start(self, events: list[Event]) -> None:
+        if events:
+            self._batches.append(asyncio.create_task(self.handle(events)))
 
     async def handle(self, events: list[Event]) -> None:
         """Move the runs that a batch concerns: those of one run in order, different runs side by side."""
@@ -46,8 +62,22 @@ class Engine:
                 by_run[event.data["runId"]].append((event, outcome))
             else:
                 others.append(event.cursor)
-        await self._group.ack(others)
-        await asyncio.gather(*(self._move(run_id, ends) for run_id, ends in by_run.items()))
+        moves = [self._in_order(run_id, ends) for run_id, ends in by_run.items()]
+        await asyncio.gather(self._group.ack(others), *moves)
+
+    def _in_order(self, run_id: str, ends: list[tuple[Event, JobEnded | JobHeld]]) -> "asyncio.Task[None]":
+        """After what an earlier batch does to the same run."""
+        earlier = self._last.get(run_id)
+
+        async def move() -> None:
+            if earlier:
+                await asyncio.wait([earlier])
+            await self._move(run_id, ends)
+
+        task = asyncio.create_task(move())
+        self._last[run_id] = task
+        task.add_done_callback(lambda done: self._last.pop(run_id) if self._last.get(run_id) is done else None)
+        return task
 
     async def _move(self, run_id: str, ends: list[tuple[Event, JobEnded | JobHeld]]) -> None:
         for event, outcome in ends:

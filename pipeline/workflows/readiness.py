@@ -18,7 +18,7 @@ class Verdict(StrEnum):
     BLOCK = "block"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Readiness:
     """What is to become of a pending step, and why if it is not to run."""
 

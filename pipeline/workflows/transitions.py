@@ -18,21 +18,20 @@ from pipeline.store.scripts import Argument, Call, composed, lua, pack, pack_cal
 from pipeline.units import iso
 from pipeline.workflows import machine
 from pipeline.workflows.codec import decode, encode
+from pipeline.workflows.commits import Commits
 from pipeline.workflows.definition import Definition
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.model import Decision, Dispatch, Outcome, Run, Timer
+from pipeline.workflows.moved import Moved
 
 START = composed(ADD + lua("pipeline.workflows", "start.lua"), "addStandardJob")
 _DOCUMENT_ID = 128
 """Characters; an input's documentId that is longer cannot be a document's."""
-REMEMBERED = 2_000
-"""Runs; each is as large as its input and its steps' results."""
 JOB_ENDS = ("job.completed", "job.failed")
-ADVANCE = composed(ADD + lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
 IGNORE = composed(lua("pipeline.workflows", "ignore.lua"), "removeJob")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Entry:
     """An entry of the log that a transition acknowledges when it is committed."""
 
@@ -58,8 +57,8 @@ class Transitions:
         self._keys = keys
         self._queues = queues
         self._definitions = definitions
-        self._moved: dict[str, tuple[Run, str]] = {}
-        """Runs as this process left them, and their versions: a commit over a run that others moved since is refused, and the run read."""
+        self._commits = Commits(redis)
+        self._moved = Moved()
 
     async def load(self, run_id: str) -> tuple[Run, str] | None:
         """A run and the version of its last transition."""
@@ -104,7 +103,7 @@ class Transitions:
         Raises what the machine raises, and NotFound if the run's definition is gone.
         """
         sent: Run | None = None
-        known = self._moved.pop(run_id, None)
+        known = self._moved.take(run_id)
         while True:
             loaded = known or await self.load(run_id)
             decision = None
@@ -128,15 +127,8 @@ class Transitions:
                 return None
             sent = decision.run
             if await self._commit(run, version, decision, entry, ended):
-                self._remember(sent, str(int(version) + 1))
                 return sent
             known = None
-
-    def _remember(self, run: Run, version: str) -> None:
-        if not run.status.terminal:
-            self._moved[run.id] = (run, version)
-            if len(self._moved) > REMEMBERED:
-                del self._moved[next(iter(self._moved))]
 
     async def tell(self, run_id: str, event: Event, change: Callable[[Run], Run]) -> None:
         """Change what a run keeps, and put into its timeline why; nothing for a run that is gone."""
@@ -151,7 +143,7 @@ class Transitions:
 
     async def _commit(self, before: Run, version: str, decision: Decision, entry: Entry | None, ended: Call | None = None) -> bool:
         run = decision.run
-        old, new = self._indexes(before), self._indexes(run)
+        status = [] if before.status == run.status else [self._keys.runs("status", of.status) for of in (before, run)]
         told = [entry.event, *decision.events] if entry else decision.events
         what = {
             "run": run.id,
@@ -162,12 +154,16 @@ class Transitions:
             "over": [_member(run.id, timer) for timer in decision.timers_over],
             "cancel": [self._cancel(cancel.queue, cancel.job_id, cancel.reason) for cancel in decision.cancellations],
             "ended": [pack_call(ended)] if ended else [],
-            "drop": [key for key in old if key not in new],
-            "add": [key for key in new if key not in old],
+            "drop": status[:1],
+            "add": status[1:],
         }
         keys = [self._keys.run(run.id), self._keys.log, self._keys.timeline(run.id), self._keys.timers]
-        args: list[Argument] = [version, encode(run), pack(what), run.created_at, entry.group if entry else "", entry.event.cursor if entry else ""]
-        return bool(await ADVANCE(self._redis, keys, args))
+        state = encode(run)
+        args: list[Argument] = [version, state, pack(what), run.created_at, entry.group if entry else "", entry.event.cursor if entry else ""]
+        moved = await self._commits.commit(keys, args)
+        if moved and not run.status.terminal:
+            self._moved.put(run, str(int(version) + 1), len(state))
+        return moved
 
     def _add(self, run: Run, job: Dispatch) -> Call:
         origin = Origin(run=run.id, workflow=run.workflow, step=job.step, n=job.n, user=run.user_id, document=run.document_id)

@@ -12,6 +12,12 @@ from tests.support.valkey import Valkey
 
 Call = Callable[[Any], Awaitable[Any]]
 
+
+async def memory(redis: Any) -> Any:
+    """The store does not take the same number of bytes each time."""
+    return type(await redis.memory_usage("hash"))
+
+
 PREPARED: list[Call] = [
     lambda r: r.set("text", "ä"),
     lambda r: r.set("n", 5),
@@ -97,7 +103,7 @@ CALLS: list[Call] = [
     lambda r: r.xgroup_delconsumer("stream", "group", "me"),
     lambda r: r.xtrim("stream", minid="2-1"),
     lambda r: r.xdel("stream", "2-1"),
-    lambda r: r.memory_usage("hash"),
+    lambda r: memory(r),
     lambda r: r.memory_usage("missing"),
     lambda r: r.config_get("append*"),
     lambda r: r.config_set("maxmemory", 0),

@@ -23,7 +23,7 @@ from pipeline.workflows import recovery as recovery_module
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import Engine
-from pipeline.workflows.model import Run, RunStatus, StepStatus
+from pipeline.workflows.model import CancelRequested, JobEnded, JobLost, Run, RunStatus, StepStatus
 from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
@@ -145,6 +145,27 @@ async def test_two_engines_given_the_same_entry_at_once_make_one_transition(hous
     await asyncio.gather(*(house.engine(consumer).handle([event]) for consumer in ("e1", "e2")))
     assert await house.waiting("second") == [f"{run_id}_two_1"]
     assert len(await house.told("workflow.step.completed")) == 1
+
+
+async def test_a_run_that_another_engine_has_moved_meanwhile_is_read_again(house: House, valkey: Valkey) -> None:
+    """Each engine keeps the runs as it left them: what it knows of one may be old."""
+    other = House(valkey.socket_url)
+    run_id = await house.start()
+    await house.turn()
+    apply, theirs = house.transitions.apply, other.transitions.apply
+    await apply(run_id, JobEnded(step="one", n=1, result={"value": 1}))
+    await theirs(run_id, JobLost(step="two", n=1))
+    # To what the first engine remembers this is no news, for there n is 1 still.
+    assert await apply(run_id, JobEnded(step="two", n=2, result={"value": 2}))
+    await theirs(run_id, JobLost(step="three", n=1))
+    # And here its commit is refused.
+    assert await apply(run_id, CancelRequested(by="me"))
+    view = await house.runs.get(run_id)
+    assert view
+    assert (view.status, view.steps["two"].result, view.steps["three"].n) == (RunStatus.CANCELLED, {"value": 2}, 2)
+    told = [item["type"] for item in (await house.runs.timeline(run_id)).items]
+    assert told.count("workflow.step.completed") == 2
+    await other.redis.aclose()
 
 
 async def test_an_entry_read_again_after_its_job_ran_and_was_removed_adds_nothing(house: House) -> None:

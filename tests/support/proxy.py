@@ -9,7 +9,8 @@ from types import TracebackType
 class Proxy:
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         """`port`: where the store listens on this machine."""
-        self._target = port
+        self.target = port
+        """May be changed: new connections go there."""
         self._tls = tls
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._server: asyncio.Server | None = None
@@ -60,7 +61,7 @@ class Proxy:
         self._accepted.add(task)
         task.add_done_callback(self._accepted.discard)
         try:
-            upstream, store = await asyncio.open_connection("127.0.0.1", self._target)
+            upstream, store = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return

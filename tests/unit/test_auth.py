@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from pipeline import auth
 from pipeline.auth import ANONYMOUS, Authenticator, Jwks, Principal, issue
 from pipeline.config import Auth
 from pipeline.errors import ConfigError, Unauthenticated, Unavailable
@@ -239,9 +240,41 @@ async def test_known_keys_outlive_an_outage_of_the_provider(
 ) -> None:
     await _by(authenticator, _token("RS256", provider.rsa, {"kid": "r1"}))
     monkeypatch.setattr(Jwks, "FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(authenticator, "_verified", {})
     provider.failures = 3
     assert await _by(authenticator, _token("RS256", provider.rsa, {"kid": "r1"})) == "alice"
     assert provider.asked == 4
+
+
+async def test_a_token_is_verified_once_a_minute_and_never_past_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    authenticator = Authenticator(CONFIG)
+    now, verified = time.time(), 0
+    decode = jwt.decode
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal verified
+        verified += 1
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    token = _token("HS256", SECRET, exp=int(now) + 90)
+    for later, times in ((0, 1), (59, 1), (61, 2), (89, 2)):
+        monkeypatch.setattr(time, "time", lambda moment=now + later: moment)
+        assert await _by(authenticator, token) == "alice"
+        assert verified == times
+    monkeypatch.setattr(time, "time", lambda: now + 91)
+    with pytest.raises(Unauthenticated):
+        # PyJWT has a clock of its own, which is not at 91: it is asked again, and that is what counts.
+        monkeypatch.setattr(jwt, "decode", lambda *_, **__: (_ for _ in ()).throw(jwt.ExpiredSignatureError()))
+        await _by(authenticator, token)
+
+
+async def test_no_more_tokens_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "VERIFIED", 3)
+    authenticator = Authenticator(CONFIG)
+    for number in range(10):
+        await _by(authenticator, _token("HS256", SECRET, jti=str(number)))
+    assert len(authenticator._verified) == 3
 
 
 def test_no_secret_shows_in_a_repr() -> None:

@@ -55,3 +55,27 @@ def test_many_lines_at_once_are_written_like_each_alone(capsys: pytest.CaptureFi
         structlog.reset_defaults()
     alone, among_many = (line.partition(',"time":')[0] for line in capsys.readouterr().err.splitlines())
     assert {*alone.strip("{}").split(",")} == {*among_many.strip("{}").split(",")}
+
+
+async def test_the_lines_of_one_tick_are_written_at_its_end_and_none_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json")
+    try:
+        with structlog.contextvars.bound_contextvars(requestId="r1"):
+            logs.info_soon("request", {"path": "/a", "odd": 1 << 70})
+        logs.info_soon("request", {"path": "/b"})
+        assert capsys.readouterr().err == ""
+        await asyncio.sleep(0)
+    finally:
+        structlog.reset_defaults()
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["path"], first["requestId"], first["event"]) == ("/a", "r1", "request")
+    assert (second["path"], "requestId" in second) == ("/b", False)
+
+
+def test_a_line_that_is_not_quite_json_is_still_written(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json")
+    try:
+        structlog.get_logger().info("odd", number=1 << 70, text="\udcff", what=object)
+    finally:
+        structlog.reset_defaults()
+    assert json.loads(capsys.readouterr().err)["number"] == 1 << 70
