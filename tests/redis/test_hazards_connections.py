@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from pipeline.errors import ConfigError
 from pipeline.jobs.model import Context, Job
