@@ -58,14 +58,16 @@ async def until(bench: Bench, event: str, number: int = 1) -> None:
                 seen += sum(fields["event"] == event for _, fields in entries)
 
 
-@pytest.mark.parametrize("asked", ["", "?socket_timeout=1"], ids=["default", "the URL asks for a timeout"])
-async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valkey, redis: Redis, asked: str) -> None:
-    """redis-py's socket timeout of 5 s races the wait for a marker; the loser sleeps for up to 20 s (the stock worker: 4 s seen)."""
+async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valkey, redis: Redis) -> None:
+    """redis-py's socket timeout of 5 s races the wait for a marker; the loser sleeps for up to 20 s (the stock worker: 4 s seen).
+
+    A timeout that the store's URL asks for would do the same.
+    """
     began = time.monotonic()
     late: list[float] = []
 
     async def probe(number: int) -> None:
-        bench = Bench(valkey.socket_url + asked, config())
+        bench = Bench(valkey.socket_url + ("?socket_timeout=1" if number % 2 else ""), config())
         bench.keys = calls.QueueKeys("bull", f"idle-{number}")
         started = asyncio.Event()
 
@@ -75,7 +77,7 @@ async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valke
 
         async with bench.working(run):
             # Idle for as long as the test is about: around the end of a wait of 5 s.
-            await asyncio.sleep(4.6 + number * 0.1 - (time.monotonic() - began))
+            await asyncio.sleep(4.6 + number * 0.08 - (time.monotonic() - began))
             keys, args = calls.add_standard(bench.keys, name="do", data=None, opts={})
             added = time.monotonic()
             await Script(stock("addStandardJob"))(redis, keys, args)
@@ -83,41 +85,55 @@ async def test_idle_pickup_stays_fast_across_the_end_of_every_wait(valkey: Valke
         await bench.blocking.aclose()
         await bench.redis.aclose()
 
-    await asyncio.gather(*(probe(number) for number in range(12)))
+    await asyncio.gather(*(probe(number) for number in range(16)))
     late.sort()
-    print(f"idle pickup, ms: median {late[6] * 1000:.1f}, most {late[-1] * 1000:.1f} of {len(late)}")
-    assert late[6] < 0.05
+    print(f"idle pickup, ms: median {late[8] * 1000:.1f}, most {late[-1] * 1000:.1f} of {len(late)}")
+    assert late[8] < 0.05
     assert late[-1] < 0.5
 
 
-async def test_a_marker_taken_while_an_answer_is_on_its_way_is_not_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("concurrency", [10, 200], ids=["no slot left", "slots left"])
+async def test_a_marker_taken_while_answers_are_on_their_way_is_not_forgotten(
+    valkey: Valkey, redis: Redis, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
     """A job comes just after the store has said that there is none: the marker must outlive that answer."""
-    started = asyncio.Event()
+    gate, started, answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    held: asyncio.Queue[None] = asyncio.Queue()
 
     async def run(job: Job, context: Context) -> None:
         if job.data == "second":
+            await gate.wait()
+        if job.data == "last":
             started.set()
 
-    async with bench.working(run) as worker:
+    async with opened(valkey, concurrency=concurrency) as bench, bench.working(run) as worker:
         exchange = worker._exchange
-        empty, answer = asyncio.Event(), asyncio.Event()
 
         async def slowly(ends: Any, want: int) -> Any:
             traded = await exchange(ends, want)
             if ends:
-                empty.set()
+                held.put_nowait(None)
                 await answer.wait()
             return traded
 
         monkeypatch.setattr(worker, "_exchange", slowly)
-        await bench.add("first")
-        await empty.wait()
-        await bench.add("second")
-        async with asyncio.timeout(5):
-            while await bench.redis.exists(bench.keys.key("marker")):  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-        await bench.redis.ping()
-        answer.set()
+        try:
+            for data in ("first", "second"):
+                await bench.add(data)
+            await asyncio.wait_for(held.get(), 5)
+            with contextlib.suppress(TimeoutError):  # without a slot it does not come to rest
+                async with asyncio.timeout(0.5):
+                    while not worker._dry or worker._flights > 1 or await redis.exists(bench.keys.key("marker")):
+                        await redis.ping()
+            gate.set()
+            await asyncio.wait_for(held.get(), 5)
+            await bench.add("last")
+            with contextlib.suppress(TimeoutError):  # without a slot it stays
+                async with asyncio.timeout(0.5):
+                    while await redis.exists(bench.keys.key("marker")):
+                        await redis.ping()
+        finally:
+            answer.set()
         await asyncio.wait_for(started.wait(), 2)
 
 
@@ -206,91 +222,6 @@ async def lateness_of_backoffs(bench: Bench, jobs: int) -> list[int]:
     told = [fields for _, fields in await bench.redis.xrange(bench.keys.key("events")) if fields["event"] == "delayed"]
     assert len(told) == jobs
     return [begun[fields["jobId"]] - int(fields["delay"]) for fields in told]
-
-
-@pytest.mark.parametrize("where", ["queues.<queue>.limiter", "meta"])
-async def test_the_limiter_is_never_exceeded_and_its_full_rate_is_reached(valkey: Valkey, redis: Redis, where: str) -> None:
-    """The stock worker waits 5 s after each hit: 2 jobs per 5 s where 20 were allowed."""
-    most, duration, jobs = 5, 250, 40
-    started: list[int] = []
-    done = asyncio.Event()
-
-    async def run(job: Job, context: Context) -> None:
-        started.append(int(await redis.hget(f"bull:{QUEUE}:{job.id}", "processedOn")))
-        if len(started) == jobs:
-            done.set()
-
-    own = {"limiter": {"max": most, "duration": f"{duration}ms"}} if where != "meta" else {}
-    async with opened(valkey, **own) as one, opened(valkey, **own) as two:
-        if not own:
-            await BullQueue(QUEUE, {"connection": redis}).setGlobalRateLimit(most, duration)
-        for _ in range(jobs):
-            await one.add()
-        began = time.monotonic()
-        async with one.working(run), two.working(run):
-            await asyncio.wait_for(done.wait(), 20)
-        took = time.monotonic() - began
-    started.sort()
-    # BullMQ counts from a window's first job; what comes after its end begins the next.
-    windows: list[list[int]] = []
-    for at in started:
-        if not windows or at - windows[-1][0] >= duration - 3:  # ours is the clock of the caller, a moment before the store's
-            windows.append([])
-        windows[-1].append(at)
-    ideal = (jobs / most - 1) * duration / 1000
-    print(f"{jobs} jobs in {took:.2f} s (ideal {ideal:.2f}); windows of {[len(window) for window in windows]}")
-    assert max(len(window) for window in windows) == most
-    assert took < ideal * 1.3 + 0.2
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
-async def test_a_global_concurrency_is_honoured_by_two_workers_and_fully_used(valkey: Valkey, redis: Redis, fails: bool) -> None:
-    jobs, allowed = 30, 3
-    running = most = ended = 0
-    done = asyncio.Event()
-
-    async def run(job: Job, context: Context) -> None:
-        nonlocal running, most, ended
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.005)
-        running -= 1
-        ended += 1
-        if ended == jobs:
-            done.set()
-        if fails:
-            raise RuntimeError("no luck")
-
-    async with opened(valkey, attempts=1) as one, opened(valkey, attempts=1) as two:
-        await BullQueue(QUEUE, {"connection": redis}).setGlobalConcurrency(allowed)
-        for _ in range(jobs):
-            await one.add()
-        async with one.working(run), two.working(run):
-            await asyncio.wait_for(done.wait(), 4)
-    assert most == allowed
-
-
-async def test_a_paused_queue_gives_no_job_and_a_resumed_one_at_once(bench: Bench) -> None:
-    started = asyncio.Event()
-
-    async def run(job: Job, context: Context) -> None:
-        started.set()
-
-    queue = BullQueue(QUEUE, {"connection": bench.redis})
-    async with bench.working(run) as worker:
-        await bench.add()
-        await asyncio.wait_for(started.wait(), 5)
-        await queue.pause()
-        started.clear()
-        asked = worker._trades
-        await bench.add()
-        await bench.redis.zadd(bench.keys.key("marker"), {"0": 0})
-        async with asyncio.timeout(5):
-            while worker._trades == asked or worker._flights:  # it has asked, and has its answer
-                await bench.redis.ping()
-        assert not started.is_set()
-        await queue.resume()
-        await asyncio.wait_for(started.wait(), 1)
 
 
 async def test_plain_jobs_come_first_then_priorities_lowest_number_first_and_lifo_before_fifo(valkey: Valkey, redis: Redis) -> None:

@@ -17,6 +17,7 @@ from pipeline.jobs.closing import FINISH
 from pipeline.jobs.model import Context, Job
 from pipeline.jobs.trade import TRADE
 from pipeline.store import connection
+from pipeline.store.scripts import Script, stock
 from tests.redis.test_worker import Bench, config
 from tests.support.events import count, events_until
 from tests.support.proxy import Proxy
@@ -244,7 +245,7 @@ async def test_a_store_that_stands_still_longer_than_a_lock_has_no_job_run_twice
             bench.keys = calls.QueueKeys("bull", f"still-{number}")
             benches.append(bench)
         for bench in benches:
-            await calls_add(bench)
+            await add_to(bench)
         workers = [bench.worker(run, lock_ms=450, stalled_ms=100) for bench in benches]
         tasks = [asyncio.create_task(worker.run()) for worker in workers]
         await asyncio.wait_for(all_started.wait(), 5)
@@ -271,15 +272,5 @@ async def test_a_store_that_stands_still_longer_than_a_lock_has_no_job_run_twice
     assert set(ran.values()) == {1}
 
 
-async def calls_add(bench: Bench) -> None:
-    from pipeline.store.scripts import Script, stock
-
+async def add_to(bench: Bench) -> None:
     await Script(stock("addStandardJob"))(bench.redis, *calls.add_standard(bench.keys, name="do", data=None, opts={}))
-
-
-async def test_500_additions_at_once_need_one_connection(bench: Bench) -> None:
-    """redis-py's pool raises MaxConnectionsError beyond 100."""
-    before = len(await bench.redis.client_list())
-    ids = await asyncio.gather(*(bench.add(number) for number in range(500)))
-    assert len(set(ids)) == 500
-    assert len(await bench.redis.client_list()) <= before + 1

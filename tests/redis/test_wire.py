@@ -182,7 +182,7 @@ async def test_a_turn_that_nobody_takes_any_more_goes_to_the_next(valkey: Valkey
     redis = connect(valkey.url)
     await redis.ping()
     calls = [asyncio.ensure_future(redis.echo(str(n))) for n in range(20)]
-    admit = redis._line._admit
+    admit = redis._line.admit
 
     def admit_and_cancel() -> None:
         waiting = [turn for turn, _ in redis._line._queue]
@@ -191,9 +191,9 @@ async def test_a_turn_that_nobody_takes_any_more_goes_to_the_next(valkey: Valkey
             if turn.done():
                 call.cancel()  # it has been let in, and does not know yet
 
-    redis._line._admit = admit_and_cancel
+    redis._line.admit = admit_and_cancel
     await asyncio.sleep(0)
-    redis._line._admit = admit_and_cancel
+    redis._line.admit = admit_and_cancel
     outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
     assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
     assert all(outcome == str(n) or isinstance(outcome, asyncio.CancelledError) for n, outcome in enumerate(outcomes))

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from pipeline.jobs import calls, stalled
 from pipeline.jobs.model import Context, Job
 from pipeline.store import connection
+from pipeline.store.client import Client
 from tests.redis.test_worker import Bench, config
 from tests.support.events import count, events_until
 from tests.support.jobs import FETCH
@@ -246,13 +247,16 @@ async def test_the_first_check_after_an_outage_only_marks(tmp_path: Path, monkey
     recover = stalled.recover
 
     async def watched(*arguments: Any, **options: Any) -> list[str]:
+        found = await recover(*arguments, **options)
+        checked.set()
+        return found
+
+    async def ping() -> None:
         try:
-            found = await recover(*arguments, **options)
+            await Client.ping(bench.redis)
         except connection.STORE_ERRORS:
             failed.set()
             raise
-        checked.set()
-        return found
 
     monkeypatch.setattr(stalled, "recover", watched)
     with Valkey(tmp_path / "store", appendfsync="always") as server:
@@ -261,8 +265,9 @@ async def test_the_first_check_after_an_outage_only_marks(tmp_path: Path, monkey
         await FETCH(bench.redis, *calls.move_to_active(bench.keys, token="t", lock_ms=1, worker="w"))
         await bench.redis.sadd(bench.keys.key("stalled"), job_id)
         server.kill()
+        monkeypatch.setattr(bench.redis, "ping", ping)
         checking = asyncio.create_task(stalled.run(bench.redis, bench.keys, interval_ms=200))
-        await failed.wait()
+        await asyncio.wait_for(failed.wait(), 20)
         server.start()
         await asyncio.wait_for(checked.wait(), 10)
         checking.cancel()
