@@ -99,6 +99,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop` was called and the last job is out. Raises what ends its upkeep: without that it would only look alive."""
+        if self._stopping:
+            return
         self._loop = asyncio.get_running_loop()
         self._watcher = self._loop.create_task(self._watch_markers(), name=f"markers {self._keys.queue}")
         upkeep = [
