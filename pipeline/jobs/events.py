@@ -8,7 +8,11 @@ from pipeline.units import iso
 
 
 def job_completed(job: Job, result: Any, *, started: int, now: int) -> Event:
-    return _event("job.completed", job, now, attempts=job.attempt, startedAt=started, finishedAt=now, durationMs=now - started, result=result)
+    event = _event("job.completed", job, now)
+    # In place: every job has such an event.
+    data = event.data
+    data["attempts"], data["startedAt"], data["finishedAt"], data["durationMs"], data["result"] = job.attempt, started, now, now - started, result
+    return event
 
 
 def job_failed(job: Job, reason: str, *, started: int, now: int) -> Event:
@@ -43,4 +47,5 @@ def _event(type: str, job: Job, now: int, *moment: object, **more: Any) -> Event
         data["documentId"] = document
     if isinstance(user, str):
         data["userId"] = user
-    return Event(id=id, type=type, timestamp=now, data=data | more)
+    data |= more
+    return Event(id=id, type=type, timestamp=now, data=data)

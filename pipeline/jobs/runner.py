@@ -45,7 +45,10 @@ class Runner:
     async def run(self, job: Job, context: JobContext) -> Outcome:
         """Never raises: whatever a processor does is an outcome."""
         try:
-            return Completed(result=check_result(await self._call(job, context)))
+            processor = self._processors.get(job.name)
+            if processor and processor.kind == "async":
+                return Completed(result=check_result(await processor.call(validated(job, processor), context)))
+            return Completed(result=check_result(await self._elsewhere_or_in_a_thread(job, processor, context)))
         except Held as held:
             return held.waiting
         except asyncio.CancelledError:
@@ -57,8 +60,7 @@ class Runner:
                 return _stopped(context)
             return Failed(reason=_storable(_said(error))[:REASON_LIMIT], stack=_stack(), permanent=False)
 
-    async def _call(self, job: Job, context: JobContext) -> Any:
-        processor = self._processors.get(job.name)
+    async def _elsewhere_or_in_a_thread(self, job: Job, processor: Processor | None, context: JobContext) -> Any:
         if processor is None:
             known = ", ".join(sorted(self._processors)) or "none"
             raise PermanentFailure(
@@ -67,10 +69,8 @@ class Runner:
         if processor.kind in ("isolated", "push"):
             return await self._elsewhere[processor.path].run(job, context)
         ready = validated(job, processor)
-        if processor.kind == "thread":
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, processor.call, ready, ThreadContext(context, loop))
-        return await processor.call(ready, context)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, processor.call, ready, ThreadContext(context, loop))
 
 
 def _stopped(context: JobContext) -> Outcome:

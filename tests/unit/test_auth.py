@@ -263,9 +263,9 @@ async def test_a_token_is_verified_once_a_minute_and_never_past_its_end(monkeypa
         assert await _by(authenticator, token) == "alice"
         assert verified == times
     monkeypatch.setattr(time, "time", lambda: now + 91)
+    # PyJWT has a clock of its own, which is not at 91: that it is asked again is what counts.
+    monkeypatch.setattr(jwt, "decode", lambda *_, **__: (_ for _ in ()).throw(jwt.ExpiredSignatureError()))
     with pytest.raises(Unauthenticated):
-        # PyJWT has a clock of its own, which is not at 91: it is asked again, and that is what counts.
-        monkeypatch.setattr(jwt, "decode", lambda *_, **__: (_ for _ in ()).throw(jwt.ExpiredSignatureError()))
         await _by(authenticator, token)
 
 
