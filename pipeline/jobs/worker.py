@@ -16,8 +16,9 @@ from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outco
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.closing import Closer, refused
 from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop, where
-from pipeline.jobs.fetched import IDLE_SECONDS, Fetched
+from pipeline.jobs.fetched import Fetched
 from pipeline.jobs.locks import Locks
+from pipeline.jobs.markers import Markers
 from pipeline.jobs.model import Job
 from pipeline.jobs.trade import ALONE, NOT_PLAIN, TRADE, Desk, Ended, Traded, ended, parse
 from pipeline.jobs.watchdog import TASK_PREFIX
@@ -81,16 +82,8 @@ class Worker:
         """Those of the attempts whose processor is at work."""
         self._beside: set[asyncio.Task[None]] = set()
         """Exchanges, above all."""
-        self._dry = False
-        """The last answer was that there is no job; a marker or a timer says when to ask again."""
-        self._closed = False
-        """Not even a marker opens the queue: it is rate-limited, or the store is away or full."""
-        self._markers = 0
-        """Taken so far."""
-        self._watcher: asyncio.Task[None] | None = None
-        self._watched = True
-        self._watching = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._markers = Markers(redis, keys, ask=self._kick, room=lambda: self._free > 0)
+        self._watching = False
         self._kicked = False
         self._stopping = False
         self._hand_back = False
@@ -102,7 +95,8 @@ class Worker:
         if self._stopping:
             return
         self._loop = asyncio.get_running_loop()
-        self._watcher = self._loop.create_task(self._watch_markers(), name=f"markers {self._keys.queue}")
+        self._watching = True
+        self._markers.start()
         upkeep = [
             asyncio.create_task(self._locks.run()),
             asyncio.create_task(stalled.run(self._redis, self._keys, interval_ms=self._stalled_ms)),
@@ -115,9 +109,8 @@ class Worker:
                 task.result()
         finally:
             self._ending = True
-            if self._timer:
-                self._timer.cancel()
-            tasks = [self._watcher, *upkeep, *self._attempts.values(), *self._beside]
+            self._markers.cancel()
+            tasks = [*upkeep, *self._attempts.values(), *self._beside]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,7 +118,7 @@ class Worker:
     async def stop(self, seconds: float) -> None:
         """Fetch no more, let running jobs end within `seconds`, then hand back those that did not."""
         self._stopping = True
-        if not self._watcher:
+        if not self._watching:
             return  # it has not begun, and will not
         self._run_beside(self._stop_watching())
         with contextlib.suppress(TimeoutError):
@@ -135,12 +128,8 @@ class Worker:
             self._told_to_stop(token, SHUTTING_DOWN)
 
     async def _stop_watching(self) -> None:
-        assert self._watcher
-        self._watcher.cancel()
-        await asyncio.wait([self._watcher])
-        # The cancelled wait may have taken the marker that tells of a job: put one there for whoever waits next.
-        await self._leave_marker()
-        self._watched = False
+        await self._markers.stop()
+        self._watching = False
         self._kick()
 
     # --- trading -----------------------------------------------------------------------------------------------------
@@ -155,14 +144,14 @@ class Worker:
         self._kicked = False
         while self._flights < FLIGHTS and not self._ending:
             ends = self._next_ends()
-            room = 0 if self._stopping or self._closed else min(self._free + len(ends), LARGEST_TRADE)
-            want = room if ends or not self._dry else 0
+            room = 0 if self._stopping or self._markers.closed else min(self._free + len(ends), LARGEST_TRADE)
+            want = room if ends or not self._markers.dry else 0
             if not ends and not want:
                 break
             self._free -= max(want - len(ends), 0)
             self._flights += 1
             self._run_beside(self._trade(ends, want))
-        if self._stopping and not (self._flights or self._attempts or self._ended or self._watched):
+        if self._stopping and not (self._flights or self._attempts or self._ended or self._watching):
             self._over.set()
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
@@ -179,7 +168,7 @@ class Worker:
 
     async def _trade(self, ends: list[Ended], want: int) -> None:
         slots = max(len(ends), want)
-        markers = self._markers
+        markers = self._markers.taken
         try:
             if want and await self._store_is_full():
                 want = 0
@@ -194,18 +183,18 @@ class Worker:
                 log.error("error after the ends of jobs", queue=self._keys.queue, error=traded.unsettled)
             if traded.error:
                 log.error("error in fetching jobs", queue=self._keys.queue, error=traded.error)
-                self._close(1.0)
+                self._markers.close(1.0)
             elif want:
                 # A marker that came meanwhile may tell of a job that this answer could not know of.
-                self._dry = len(traded.jobs) < want and not traded.more and markers == self._markers
-                if self._dry:
-                    self._wait_for_jobs(traded)
+                self._markers.dry = len(traded.jobs) < want and not traded.more and markers == self._markers.taken
+                if self._markers.dry:
+                    self._markers.wait(traded.idle)
         except Exception:
             log.exception("exchange with the queue failed", queue=self._keys.queue)
             for end in ends:
                 self._start(end.fetched, self._complete_alone(end))
             slots -= len(ends)
-            self._close(1.0)
+            self._markers.close(1.0)
         finally:
             self._flights -= 1
             self._free += slots
@@ -253,61 +242,8 @@ class Worker:
             log.warning("store nearly full: fetching paused", queue=self._keys.queue)
         except STORE_ERRORS as error:
             log.warning("store away", queue=self._keys.queue, error=str(error))
-        self._close(1.0)
+        self._markers.close(1.0)
         return True
-
-    # --- waiting for jobs --------------------------------------------------------------------------------------------
-
-    def _wait_for_jobs(self, traded: Traded) -> None:
-        if traded.idle.limited:
-            # Looked at again before it ends: it may have been lifted.
-            self._close(min(traded.idle.seconds, IDLE_SECONDS))
-        else:
-            self._closed = False
-            self._watching.set()
-            # A timer of ours is exact; the store ends a blocking command late by up to 100 ms.
-            self._set_timer(traded.idle.seconds)
-
-    def _close(self, seconds: float) -> None:
-        self._closed = True
-        self._set_timer(seconds)
-
-    def _set_timer(self, seconds: float) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._open)
-
-    def _open(self) -> None:
-        self._timer = None
-        self._closed = self._dry = False
-        self._kick()
-
-    async def _watch_markers(self) -> None:
-        """While there is no job, wait for the marker that a new one leaves."""
-        while True:
-            await self._watching.wait()
-            try:
-                found = await self._redis.bzpopmin(self._keys.key("marker"), IDLE_SECONDS)
-            except Exception as error:
-                if not isinstance(error, STORE_ERRORS):
-                    log.exception("no marker can be waited for; it is tried again", queue=self._keys.queue)
-                await asyncio.sleep(LONGEST_PAUSE / 2)
-                found = True  # the marker may have been in a reply that was lost
-            if found or not self._dry:
-                self._watching.clear()
-            if not found:
-                continue
-            self._markers += 1
-            if self._free:
-                self._dry = False
-                self._kick()
-            else:
-                # Some other worker may have room.
-                await self._leave_marker()
-
-    async def _leave_marker(self) -> None:
-        with contextlib.suppress(*STORE_ERRORS):
-            await self._redis.zadd(self._keys.key("marker"), {"0": 0})
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -348,7 +284,7 @@ class Worker:
             self._locks.release(fetched.token)
             self._free += 1
             # Its end may have made room in the queue's global concurrency; unlike an exchange it has brought no other job.
-            self._dry = False
+            self._markers.dry = False
         self._kick()
 
     def _read(self, fetched: Fetched) -> tuple[Job, Failed | None]:

@@ -123,7 +123,7 @@ async def test_a_marker_taken_while_answers_are_on_their_way_is_not_forgotten(
             await asyncio.wait_for(held.get(), 5)
             with contextlib.suppress(TimeoutError):  # without a slot it does not come to rest
                 async with asyncio.timeout(0.5):
-                    while not worker._dry or worker._flights > 1 or await redis.exists(bench.keys.key("marker")):
+                    while not worker._markers.dry or worker._flights > 1 or await redis.exists(bench.keys.key("marker")):
                         await redis.ping()
             gate.set()
             await asyncio.wait_for(held.get(), 5)
@@ -164,7 +164,7 @@ async def test_a_marker_taken_by_a_full_worker_is_passed_on(valkey: Valkey, redi
                     pipe.eval(stock("addStandardJob"), len(keys), *keys, *args)
                 pipe.delete(one.keys.key("marker"))
                 await pipe.execute()
-            first._open()
+            first._markers._open()
             await asyncio.wait_for(both.wait(), 2)
             release.set()
 

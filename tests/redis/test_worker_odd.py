@@ -197,7 +197,7 @@ async def test_a_stop_keeps_its_deadline_while_the_store_stands_still(tmp_path: 
 
 
 async def test_a_wait_for_markers_that_is_refused_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.jobs.worker.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("pipeline.jobs.markers.AGAIN_SECONDS", 0.1)
     refused, bzpopmin = asyncio.Event(), bench.redis.bzpopmin
 
     async def once(*arguments: Any) -> Any:

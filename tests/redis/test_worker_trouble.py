@@ -128,7 +128,8 @@ async def test_a_job_that_comes_while_the_worker_is_told_to_stop_is_run_and_not_
     task = asyncio.create_task(worker.run())
     await locked.wait()
     stopping = asyncio.create_task(worker.stop(5))
-    await asyncio.wait([worker._watcher])
+    assert worker._markers._watcher
+    await asyncio.wait([worker._markers._watcher])
     answer.set()
     await stopping
     await task
