@@ -69,6 +69,7 @@ class Board:
         self.rows: dict[str, Row] = {}
         self.forged: list[str] = []
         """`webhook-id` of each webhook whose signature did not fit."""
+        self.silent = False
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self.table) if console.is_terminal else None
 
     def __enter__(self) -> "Board":
@@ -82,7 +83,7 @@ class Board:
 
     def say(self, line: str) -> None:
         """A plain line, where (or as long as) there is no live table."""
-        if not self._live or not self._live.is_started:
+        if not self.silent and not (self._live and self._live.is_started):
             self.console.print(line, markup=False, soft_wrap=True)
 
     def finish(self) -> None:

@@ -75,6 +75,8 @@ class _Demo:
                     started = await self._start(client, folder)
                     reason = await self._wait(followed)
                 self._board.finish()
+                # The verdict is the last line, although the subscriber may hear more.
+                self._board.silent = not self._keep
                 code = self._verdict(started, reason)
                 if self._keep:
                     out.print(f"\nStill up: [bold]{url}[/] (Ctrl-C ends it)\n  export HOOKLINE_URL={url} HOOKLINE_TOKEN={token}", soft_wrap=True)

@@ -103,6 +103,7 @@ class _Transition:
             n=step.n,
             job_id=step.job_id,
             reason=step.reason,
+            waited=step.waited,
             status=StepStatus.COMPLETED if end.error is None else StepStatus.FAILED,
             result=end.result if end.error is None else None,
             error=None if end.error is None else _bounded(end.error),
@@ -116,9 +117,11 @@ class _Transition:
 
     def job_held(self, held: JobHeld) -> Decision | None:
         step = self._steps.get(held.step)
-        if not self._runs(held.step, held.n) or step is None or step.status == StepStatus.WAITING:
+        if step is None or step.n != held.n or step.waited:
             return None
-        self._steps[held.step] = replace(step, status=StepStatus.WAITING)
+        # What an engine that died had read comes after what was read since: then the step has ended, and this is only told.
+        status = StepStatus.WAITING if step.status == StepStatus.RUNNING else step.status
+        self._steps[held.step] = replace(step, status=status, waited=True)
         return self._decision()
 
     def step_timed_out(self, fired: TimerFired) -> Decision | None:

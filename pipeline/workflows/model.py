@@ -65,6 +65,8 @@ class Step:
     started_at: int | None = None
     """When its job was added; once that ended, when its last attempt began."""
     finished_at: int | None = None
+    waited: bool = False
+    """Whether this execution was held for a callback; told once, also where its end was read first."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -545,3 +545,15 @@ def test_a_held_step_waits_and_then_ends_as_any_other() -> None:
     cancelled = machine.advance(definition, held.run, CancelRequested(by="me"), 4)
     assert cancelled
     assert [job.job_id for job in cancelled.cancellations] == ["run_1_a_1"]
+
+
+def test_a_step_that_was_held_is_told_of_once_also_after_its_end() -> None:
+    """What a killed engine had read comes again after what others have read since."""
+    definition = define("a: {queue: q}")
+    run = machine.start(definition, run_id="r", user_id=None, input=None, now=1).run
+    ended = machine.advance(definition, run, JobEnded(step="a", n=1, result=1), 2)
+    assert ended
+    held = machine.advance(definition, ended.run, JobHeld(step="a", n=1), 3)
+    assert held
+    assert (held.run.status, held.run.steps["a"].status, held.events) == (RunStatus.COMPLETED, StepStatus.COMPLETED, ())
+    assert machine.advance(definition, held.run, JobHeld(step="a", n=1), 4) is None

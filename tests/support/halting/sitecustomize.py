@@ -3,14 +3,15 @@
 At each border the process names it to the test's socket (`HALTS`) and waits for a word: none comes to the process that is to die.
 """
 
-import asyncio
 import json
 import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_run = asyncio.run
+import uvloop
+
+_run = uvloop.run
 
 
 def _run_patched(main: Any, **more: Any) -> Any:
@@ -19,7 +20,7 @@ def _run_patched(main: Any, **more: Any) -> Any:
     return _run(main, **more)
 
 
-asyncio.run = _run_patched
+uvloop.run = _run_patched
 
 
 def _at(border: str, data: Iterable[Any]) -> None:
