@@ -52,8 +52,10 @@ async def test_two_demos_at_once_each_end_as_expected() -> None:
 @pytest.mark.timeout(120)
 async def test_one_that_is_kept_stays_up_until_it_is_interrupted() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pipeline.cli", "demo", "--keep", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
+        sys.executable, "-m", "pipeline.cli", "demo", "--keep", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        # Commands that a shell has put into the background ignore Ctrl-C, and so do their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout
     shown = ""
     while "HOOKLINE_TOKEN=" not in shown:
