@@ -3,7 +3,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench bench-documents bench-findings check format clean
+.PHONY: help demo test soak bench bench-documents bench-findings lint check format clean
 
 help: ## Show these commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +36,12 @@ bench-documents: .venv/.dev ## What each hostile document costs; writes the tabl
 bench-findings: .venv/.dev ## Precision, recall and speed of the compliance analysis; writes docs/compliance.md
 	$(BIN)/python -m benchmarks.findings
 
-check: .venv/.dev ## Format, lint, strict types, import arrows, unit tests
+lint: .venv/.dev ## Format, lint, strict types, import arrows
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint ## The same, and the unit tests
 	$(PYTEST) tests/unit
 
 format: .venv/.dev ## Rewrite the sources in the house format
