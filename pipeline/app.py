@@ -115,6 +115,11 @@ def _declared(config: Config) -> list[Declared]:
             schedule=endpoint.schedule,
             timeout=endpoint.timeout,
             concurrency=endpoint.concurrency,
+            rate=endpoint.rate,
+            ordering=endpoint.ordering,
+            filter=endpoint.filter,
+            payload=endpoint.payload,
+            asymmetric=endpoint.asymmetric,
             headers=endpoint.headers,
         )
         for endpoint in config.webhooks.endpoints

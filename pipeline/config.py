@@ -178,6 +178,15 @@ class Endpoint(Section):
     schedule: tuple[Duration, ...] | None = None
     timeout: Duration | None = None
     concurrency: int | None = Field(None, ge=1, le=1000)
+    rate: str | None = None
+    """Attempts in a time, such as `100/1m`."""
+    ordering: str | None = None
+    """Path of the key within which deliveries keep their order, such as `data.documentId`."""
+    filter: str | None = None
+    """CEL over `event`, such as `event.data.score < 50`."""
+    payload: Literal["full", "thin"] | None = None
+    asymmetric: bool | None = None
+    """Sign with ed25519 (`v1a`) too."""
     headers: dict[str, str] = {}
 
     @field_validator("url")

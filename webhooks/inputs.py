@@ -9,15 +9,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from webhooks.errors import Fault, InvalidInput
 from webhooks.matching import MAX_TYPES, check_pattern
-from webhooks.model import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT_MS, HIDDEN
+from webhooks.model import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT_MS, HIDDEN, Payload
 from webhooks.signing import key_of
-from webhooks.units import parse_duration
+from webhooks.units import Rate, parse_duration, parse_rate
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MAX_SCHEDULE = 30
 MAX_DELAY_MS = 7 * 24 * 3_600_000
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 30_000
 MAX_CONCURRENCY = 1_000
+MAX_FILTER = 1_000
 MAX_HEADERS = 20
 MAX_HEADER_BYTES = 4_096
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -25,6 +26,8 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 _OURS = {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "expect", "te", "trailer", "upgrade",
          "user-agent", "traceparent", "cookie"}  # fmt: skip
 
+Rate_ = Annotated[Rate, BeforeValidator(parse_rate)]
+Ordering = Annotated[str, Field(pattern=r"^data(\.[A-Za-z0-9_]+)+$", max_length=128)]
 Duration = Annotated[int, BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value))]
 
 
@@ -72,13 +75,18 @@ class NewEndpoint(_Rules):
     schedule: tuple[Duration, ...] | None = None
     timeout: Duration = DEFAULT_TIMEOUT_MS
     concurrency: int = Field(DEFAULT_CONCURRENCY, ge=1, le=MAX_CONCURRENCY, strict=True)
+    rate: Rate_ | None = None
+    ordering: Ordering | None = None
+    filter: str | None = Field(None, min_length=1, max_length=MAX_FILTER)
+    payload: Payload = Payload.FULL
+    asymmetric: bool = Field(False, strict=True)
     headers: dict[str, str] = {}
     secret: SecretStr | None = None
     """None: one is made."""
 
 
 class EndpointChanges(_Rules):
-    """What is not given stays as it is; `schedule: null` returns to the default one."""
+    """What is not given stays as it is; null returns `schedule` to the default one and takes `rate`, `ordering` and `filter` away."""
 
     url: str | None = None
     types: tuple[str, ...] | None = Field(None, min_length=1, max_length=MAX_TYPES)
@@ -86,9 +94,14 @@ class EndpointChanges(_Rules):
     schedule: tuple[Duration, ...] | None = None
     timeout: Duration | None = None
     concurrency: int | None = Field(None, ge=1, le=MAX_CONCURRENCY, strict=True)
+    rate: Rate_ | None = None
+    ordering: Ordering | None = None
+    filter: str | None = Field(None, min_length=1, max_length=MAX_FILTER)
+    payload: Payload | None = None
+    asymmetric: bool | None = Field(None, strict=True)
     headers: dict[str, str] | None = None
 
-    @field_validator("url", "types", "description", "timeout", "concurrency", "headers")
+    @field_validator("url", "types", "description", "timeout", "concurrency", "payload", "asymmetric", "headers")
     @classmethod
     def _not_null(cls, value: Any) -> Any:
         # Runs only for what is given.
@@ -110,6 +123,11 @@ class Declared:
     timeout: int | None = None
     """ms"""
     concurrency: int | None = None
+    rate: str | None = None
+    ordering: str | None = None
+    filter: str | None = None
+    payload: str | None = None
+    asymmetric: bool | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def checked(self) -> NewEndpoint:
@@ -123,6 +141,11 @@ class Declared:
             "schedule": None if self.schedule is None else [f"{ms}ms" for ms in self.schedule],
             "timeout": None if self.timeout is None else f"{self.timeout}ms",
             "concurrency": self.concurrency,
+            "rate": self.rate,
+            "ordering": self.ordering,
+            "filter": self.filter,
+            "payload": self.payload,
+            "asymmetric": self.asymmetric,
             "headers": dict(self.headers),
         }
         try:

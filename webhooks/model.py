@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from webhooks.units import format_duration, iso
+from webhooks.units import Rate, format_duration, iso
 
 HIDDEN = "(hidden)"
 """What the API shows instead of a header's value: it may well be a password."""
@@ -22,6 +22,12 @@ class EndpointStatus(StrEnum):
     """Events still become deliveries, which wait."""
     DISABLED = "disabled"
     """The receiver said that it is gone: pending deliveries wait, new events are recorded as skipped."""
+
+
+class Payload(StrEnum):
+    FULL = "full"
+    THIN = "thin"
+    """What identifies the event and its objects; the receiver fetches the rest."""
 
 
 class DeliveryStatus(StrEnum):
@@ -65,6 +71,15 @@ class Endpoint:
     """ms for a whole attempt, the answer's body included."""
     concurrency: int = DEFAULT_CONCURRENCY
     """How many attempts may be under way at once."""
+    rate: Rate | None = None
+    """How many attempts may begin in a time; None: as many as there are."""
+    ordering: str | None = None
+    """Path in the event's document of the key within which deliveries keep their order (`data.documentId`); None: no order."""
+    filter: str | None = None
+    """CEL over `event`; what it is not true of is recorded as skipped."""
+    payload: Payload = Payload.FULL
+    asymmetric: bool = False
+    """Whether requests are signed with ed25519 (`v1a`) too."""
     description: str = ""
     source: str = "api"
     """`api` or `config`."""
@@ -87,6 +102,11 @@ class Endpoint:
             "schedule": None if self.schedule is None else [format_duration(ms) for ms in self.schedule],
             "timeout": format_duration(self.timeout),
             "concurrency": self.concurrency,
+            "rate": None if self.rate is None else str(self.rate),
+            "ordering": self.ordering,
+            "filter": self.filter,
+            "payload": self.payload.value,
+            "asymmetric": self.asymmetric,
             "headers": dict.fromkeys(self.header_names, HIDDEN),
             "source": self.source,
             "createdAt": iso(self.created),

@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from webhooks.model import Endpoint, EndpointStatus, Sealed
+from webhooks.model import Endpoint, EndpointStatus, Payload, Sealed
+from webhooks.units import parse_rate
 
 
 def definition(endpoint: Endpoint) -> bytes:
@@ -19,6 +20,11 @@ def definition(endpoint: Endpoint) -> bytes:
             "headerNames": endpoint.header_names,
             "schedule": endpoint.schedule,
             "timeout": endpoint.timeout,
+            "rate": None if endpoint.rate is None else str(endpoint.rate),
+            "ordering": endpoint.ordering,
+            "filter": endpoint.filter,
+            "payload": endpoint.payload.value,
+            "asymmetric": endpoint.asymmetric,
             "description": endpoint.description,
             "source": endpoint.source,
             "removed": endpoint.removed,
@@ -41,6 +47,12 @@ def parse(endpoint: str, fields: Mapping[str, str]) -> Endpoint:
         schedule=None if stored["schedule"] is None else tuple(stored["schedule"]),
         timeout=stored["timeout"],
         concurrency=int(fields["concurrency"]),
+        # Absent in what was written before there were such.
+        rate=parse_rate(stored["rate"]) if stored.get("rate") else None,
+        ordering=stored.get("ordering"),
+        filter=stored.get("filter"),
+        payload=Payload(stored.get("payload", Payload.FULL)),
+        asymmetric=stored.get("asymmetric", False),
         description=stored["description"],
         source=stored["source"],
         removed=stored["removed"],

@@ -1,10 +1,39 @@
-"""Durations and times as the wire carries them."""
+"""Durations, rates and times as the wire carries them."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h|d)")
+_RATE = re.compile(r"([0-9]{1,6})\s*/\s*(\S+)")
+MAX_RATE_MS = 24 * 3_600_000
 _MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` in `per` ms; written `100/1m`."""
+
+    count: int
+    per: int
+
+    def __str__(self) -> str:
+        return f"{self.count}/{format_duration(self.per)}"
+
+
+def parse_rate(text: object) -> Rate:
+    """Of `100/1m`, also `100/m`. Raises ValueError for what is none, or has a time of less than 1 s or more than a day."""
+    if isinstance(text, Rate):
+        return text
+    match = _RATE.fullmatch(text.strip()) if isinstance(text, str) else None
+    per = match and (match[2] if match[2][:1].isdigit() else f"1{match[2]}")
+    try:
+        rate = Rate(int(match[1]), parse_duration(per)) if match else None
+    except ValueError:
+        rate = None
+    if rate is None or rate.count < 1 or not 1_000 <= rate.per <= MAX_RATE_MS:
+        raise ValueError(f"{text!r} is not a rate; write a number, a slash and a time from 1s to 1d, for example 100/1m")
+    return rate
 
 
 def parse_duration(text: object) -> int:

@@ -36,13 +36,22 @@ class NewEndpointBody(Body):
     """For a whole attempt."""
     concurrency: int = 10
     """Attempts under way at once."""
+    rate: str | None = None
+    """Attempts in a time (`100/1m`); null: no limit."""
+    ordering: str | None = None
+    """Path of the key within which deliveries keep their order (`data.documentId`); null: no order."""
+    filter: str | None = None
+    """CEL over `event` (`event.data.score < 50`); what it is not true of is recorded as skipped."""
+    payload: Literal["full", "thin"] = "full"
+    asymmetric: bool = False
+    """Sign with ed25519 (`v1a`) too."""
     headers: dict[str, str] = Field({})
     secret: str | None = None
     """`whsec_…`; without it, one is made."""
 
 
 class EndpointChangesBody(Body):
-    """What is left out stays as it is; `schedule: null` returns to `webhooks.schedule`."""
+    """What is left out stays as it is; null returns `schedule` to `webhooks.schedule` and takes `rate`, `ordering` and `filter` away."""
 
     url: str | None = None
     types: list[str] | None = None
@@ -50,6 +59,11 @@ class EndpointChangesBody(Body):
     schedule: list[str] | None = None
     timeout: str | None = None
     concurrency: int | None = None
+    rate: str | None = None
+    ordering: str | None = None
+    filter: str | None = None
+    payload: Literal["full", "thin"] | None = None
+    asymmetric: bool | None = None
     headers: dict[str, str] | None = None
 
 
@@ -64,6 +78,11 @@ class EndpointShown(Shape):
     schedule: list[str] | None
     timeout: str
     concurrency: int
+    rate: str | None
+    ordering: str | None
+    filter: str | None
+    payload: Literal["full", "thin"]
+    asymmetric: bool
     headers: dict[str, str]
     """Names only; the values are hidden."""
     source: Literal["api", "config"]

@@ -7,6 +7,7 @@ import pytest
 from webhooks.errors import InvalidInput
 from webhooks.inputs import Declared, EndpointChanges, NewEndpoint, parse
 from webhooks.signing import generate_secret
+from webhooks.units import parse_rate
 
 URL = {"url": "https://example.com/hook"}
 
@@ -93,3 +94,31 @@ def test_what_is_declared_is_checked_and_named() -> None:
     for id in ("", "..", "a/b", "a" * 129):
         with pytest.raises(InvalidInput, match="endpoint's id"):
             Declared(id=id, url="http://a/", types=("*",), secret=generate_secret()).checked()
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "per", "written"), [("100/1m", 100, 60_000, "100/1m"), ("5/s", 5, 1_000, "5/1s"), ("1 / 90s", 1, 90_000, "1/90s")]
+)
+def test_rates(text: str, count: int, per: int, written: str) -> None:
+    rate = parse_rate(text)
+    assert (rate.count, rate.per, str(rate)) == (count, per, written)
+    assert parse(NewEndpoint, {"url": "https://example.com", "rate": text}).rate == rate
+
+
+@pytest.mark.parametrize("rate", ["", "10", "0/1s", "10/", "10/500ms", "10/2d", "-1/1s", "1e3/1s", 5, "10/1"])
+def test_rates_refused(rate: object) -> None:
+    with pytest.raises(InvalidInput, match=r"rate: .*is not a rate; write a number, a slash"):
+        parse(NewEndpoint, {"url": "https://example.com", "rate": rate})
+
+
+@pytest.mark.parametrize("ordering", ["documentId", "data", "data.", "data..x", "data.a b", "event.data.x"])
+def test_ordering_is_a_path_in_the_data(ordering: str) -> None:
+    with pytest.raises(InvalidInput, match="ordering: "):
+        parse(NewEndpoint, {"url": "https://example.com", "ordering": ordering})
+
+
+@pytest.mark.parametrize("field", ["payload", "asymmetric", "concurrency"])
+def test_what_cannot_be_null(field: str) -> None:
+    with pytest.raises(InvalidInput, match=f"{field}: cannot be null"):
+        parse(EndpointChanges, {field: None})
+    assert parse(EndpointChanges, {"rate": None, "ordering": None, "filter": None, "schedule": None}).rate is None
