@@ -131,6 +131,10 @@ class Attempt:
     """The first 4 KiB of the answer's body, as text."""
     address: str | None
     """The IP address that was dialled."""
+    phases: dict[str, float | None] | None = None
+    """ms of dns, connect, tls, firstByte and total; see `phases.py`. None where nothing was sent."""
+    reused: bool | None = None
+    """Whether it went over a connection that an earlier attempt had opened."""
 
     def document(self) -> dict[str, Any]:
         return {
