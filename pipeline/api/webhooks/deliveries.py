@@ -57,6 +57,11 @@ class DeliveryQuery(Query):
     """A type, or a pattern such as `job.*`."""
     since: AwareDatetime | None = None
     """Created at or after this time (ISO-8601 with a zone)."""
+    until: AwareDatetime | None = None
+    """Created at or before this time."""
+    event: str | None = None
+    last_status: str | None = None
+    """HTTP status of the last attempt: one (`503`), a class (`5xx`), or `none` where there was no answer."""
     cursor: str | None = None
     limit: Limit = 50
 
@@ -68,6 +73,9 @@ async def list_deliveries(request: web.Request) -> web.StreamResponse:
         endpoint=query.endpoint,
         type=query.type,
         since=ms_of(query.since),
+        until=ms_of(query.until),
+        event=query.event,
+        code=query.last_status,
         cursor=query.cursor,
         limit=query.limit,
     )
