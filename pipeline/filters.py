@@ -29,7 +29,7 @@ class Filter:
             raise ValueError(error.reason) from error
 
 
-def compile(text: str) -> Filter:
+def compile_filter(text: str) -> Filter:
     """Raises ValueError that says at which character of the text the mistake is."""
     try:
         return Filter(expression(text, EVENT))

@@ -4,6 +4,7 @@ from webhooks.errors import Conflict, Fault, InvalidInput, MissingKey, NotFound,
 from webhooks.guard import Guard
 from webhooks.inputs import Declared
 from webhooks.model import Attempt, Delivery, DeliveryStatus, Endpoint, EndpointStatus, Page
+from webhooks.selecting import Filters
 from webhooks.service import Webhooks
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Endpoint",
     "EndpointStatus",
     "Fault",
+    "Filters",
     "Guard",
     "InvalidInput",
     "MissingKey",
