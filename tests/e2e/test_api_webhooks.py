@@ -237,9 +237,13 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
         ]
         assert (delivery["eventId"], delivery["endpoint"], delivery["type"], delivery["runId"]) == ("evt_1", endpoint["id"], "a.b", "run_1")
         assert (delivery["status"], delivery["attemptCount"], delivery["lastStatus"]) == ("delivered", 1, 200)
-        for query in ("endpoint=other", "type=b.*", "since=2999-01-01T00:00:00.000Z", "status=exhausted"):
+        for query in ("event=evt_1", "lastStatus=2xx", "until=2999-01-01T00:00:00Z"):
+            assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).json["items"] == [delivery], query
+        for query in ("endpoint=other", "type=b.*", "since=2999-01-01T00:00:00.000Z", "status=exhausted", "event=evt_2", "lastStatus=5xx",
+                      "until=2020-01-01T00:00:00Z"):  # fmt: skip
             assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).json["items"] == [], query
-        assert (await api.call("GET", f"{DELIVERIES}?since=2999-01-01", as_="admin")).status == 422
+        for query in ("since=2999-01-01", "lastStatus=777"):
+            assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).status == 422, query
 
         path = f"{DELIVERIES}/{delivery['id']}"
         shown = (await api.call("GET", path, as_="admin")).json

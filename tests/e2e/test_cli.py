@@ -87,7 +87,8 @@ def test_a_webhook_endpoint_that_cannot_be_used_is_shown_where_the_file_names_it
     (tmp_path / "config.yaml").write_text(f"webhooks:\n  endpoints:\n    - {endpoint}\n")
     done = hookline(*command, folder=tmp_path)
     assert done.returncode == 2
-    for column, said in ((51, "types: 'job.*.x'"), (72, "secret: a webhook secret is `whsec_` and base64"), (90, "headers: "), (109, "filter: character 7: ")):
+    said_of_secret = "secret: a webhook secret is `whsec_` and base64"
+    for column, said in ((51, "types: 'job.*.x'"), (72, said_of_secret), (90, "headers: "), (109, "filter: character 7: ")):
         assert f"config.yaml:3:{column}: webhooks.endpoints[0].{said}" in done.stderr
     assert "hunter2" not in done.stderr
 
