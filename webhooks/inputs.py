@@ -18,6 +18,7 @@ ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MAX_SCHEDULE = 30
 MAX_DELAY_MS = 7 * 24 * 3_600_000
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 30_000
+DEFAULT_OVERLAP_MS, MAX_OVERLAP_MS = 24 * 3_600_000, 7 * 24 * 3_600_000
 MAX_CONCURRENCY = 1_000
 MAX_FILTER = 1_000
 MAX_HEADERS = 20
@@ -117,6 +118,20 @@ class EndpointChanges(_Rules):
         # Runs only for what is given.
         if value is None:
             raise ValueError("cannot be null; leave it out to keep it as it is")
+        return value
+
+
+class Rotation(_Rules):
+    secret: SecretStr | None = None
+    """None: one is made."""
+    overlap: Duration = DEFAULT_OVERLAP_MS
+    """ms for which former secrets go on signing beside it."""
+
+    @field_validator("overlap")
+    @classmethod
+    def _overlap(cls, value: int) -> int:
+        if value > MAX_OVERLAP_MS:
+            raise ValueError("an overlap is from 0s to 7d")
         return value
 
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 from webhooks.errors import RefusedAddress
 from webhooks.guard import DIAL, Dial, Guard
-from webhooks.signing import signature_header
+from webhooks.signing import Key, signature_header
 
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 64 * 1024
@@ -37,8 +37,8 @@ class Request:
     event: str
     """Its id, and so the message's: the same on every attempt."""
     body: bytes
-    keys: Sequence[bytes] = field(repr=False)
-    """HMAC keys; several while a secret rotates."""
+    keys: Sequence[Key] = field(repr=False)
+    """What signs; several while a secret rotates, or with ed25519 beside HMAC."""
     headers: Mapping[str, str] = field(repr=False)
     timeout: float
     """Seconds for all of it."""

@@ -17,6 +17,7 @@ from webhooks.errors import InvalidInput
 from webhooks.fanout import Fanout
 from webhooks.guard import Guard
 from webhooks.inputs import Declared, check_schedule
+from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
@@ -71,7 +72,7 @@ class Webhooks:
         self._drain = drain
         self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
-        self.endpoints = Endpoints(redis, self._keys, self.guard, Vault(encryption_keys), self._filters, self._clock)
+        self.endpoints = Endpoints(redis, self._keys, self.guard, Keyring(Vault(encryption_keys)), self._filters, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
         self._mailbox = Mailbox(redis, self._keys)

@@ -110,6 +110,12 @@ async def test_an_endpoint_is_changed_paused_enabled_rotated_and_deleted(api: Ap
     rotated = await api.call("POST", f"{path}/rotate-secret", as_="admin")
     assert rotated.status == 200
     assert rotated.json["secret"] not in (SECRET, None)
+    given = {"secret": SECRET, "overlap": "0s"}
+    again = [await api.call("POST", f"{path}/rotate-secret", as_="admin", body=given, headers={"Idempotency-Key": "r"}) for _ in range(2)]
+    assert [(reply.status, reply.json["secret"]) for reply in again] == [(200, SECRET)] * 2
+    wrong = await api.call("POST", f"{path}/rotate-secret", as_="admin", body={"overlap": "8d"})
+    assert (wrong.status, wrong.json["errors"]) == (422, [{"path": "overlap", "message": "an overlap is from 0s to 7d"}])
+    assert (await api.call("PATCH", path, as_="admin", body={"asymmetric": True})).json["publicKey"].startswith("whpk_")
     assert (await api.call("DELETE", path, as_="admin")).status == 204
     reply = await api.call("GET", path, as_="admin")
     assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
