@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from webhooks.guard import Guard
     from webhooks.inputs import Declared
     from webhooks.model import Attempt, Delivery, DeliveryStatus, Endpoint, EndpointStatus, Page
+    from webhooks.selecting import Filters
     from webhooks.service import Webhooks
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Endpoint",
     "EndpointStatus",
     "Fault",
+    "Filters",
     "Guard",
     "InvalidInput",
     "MissingKey",
@@ -30,7 +32,7 @@ __all__ = [
     "Webhooks",
 ]
 
-_HOMES = {"Guard": "guard", "Declared": "inputs", "Webhooks": "service"} | dict.fromkeys(
+_HOMES = {"Guard": "guard", "Declared": "inputs", "Filters": "selecting", "Webhooks": "service"} | dict.fromkeys(
     ("Attempt", "Delivery", "DeliveryStatus", "Endpoint", "EndpointStatus", "Page"), "model"
 )
 

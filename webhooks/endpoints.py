@@ -14,6 +14,7 @@ from webhooks.keys import Keys
 from webhooks.mailbox import lease_for
 from webhooks.model import Endpoint, EndpointStatus, Page
 from webhooks.scripts import Script, Store
+from webhooks.selecting import Filters
 from webhooks.signing import generate_secret
 
 ORPHANS = 500
@@ -22,11 +23,12 @@ _MAX_TRIES = 20
 
 
 class Endpoints:
-    def __init__(self, redis: Store, keys: Keys, guard: Guard, keyring: Keyring, clock: Callable[[], int]) -> None:
+    def __init__(self, redis: Store, keys: Keys, guard: Guard, keyring: Keyring, filters: Filters, clock: Callable[[], int]) -> None:
         self._redis = redis
         self._keys = keys
         self._guard = guard
         self.keyring = keyring
+        self._filters = filters
         self._clock = clock
         self._script = Script(redis, "endpoints")
 
@@ -59,7 +61,7 @@ class Endpoints:
 
     async def create(self, document: Mapping[str, Any]) -> tuple[Endpoint, str]:
         """The endpoint and its secret, which is not shown again. Raises InvalidInput, RefusedAddress."""
-        given = parse(NewEndpoint, document)
+        given = parse(NewEndpoint, document, self._filters)
         await self._guard.check_url(given.url)
         endpoint = self._new("ep_" + random.token_hex(10), given, "api")
         secret = given.secret.get_secret_value() if given.secret else generate_secret()
@@ -70,7 +72,7 @@ class Endpoints:
 
     async def patch(self, endpoint: str, document: Mapping[str, Any]) -> Endpoint:
         """Raises InvalidInput, RefusedAddress, NotFound, ReadOnly."""
-        changes = parse(EndpointChanges, document)
+        changes = parse(EndpointChanges, document, self._filters)
         if changes.url is not None:
             await self._guard.check_url(changes.url)
         given = {name: getattr(changes, name) for name in changes.model_fields_set}
@@ -125,7 +127,7 @@ class Endpoints:
 
         Raises InvalidInput or RefusedAddress, before anything is changed, naming the endpoint.
         """
-        wanted = {one.id: one.checked() for one in declared}
+        wanted = {one.id: one.checked(self._filters) for one in declared}
         if len(wanted) < len(declared):
             raise InvalidInput("two endpoints of config.yaml have the same id")
         for endpoint, given in wanted.items():

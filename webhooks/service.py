@@ -22,10 +22,11 @@ from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
-from webhooks.ports import EventLog, Publish
+from webhooks.ports import Compile, EventLog, Publish
 from webhooks.replay import Replay
 from webhooks.scripts import Store
 from webhooks.seals import Seals
+from webhooks.selecting import Filters
 from webhooks.sender import Sender
 from webhooks.stubborn import STORE_ERRORS
 from webhooks.vault import Vault
@@ -46,6 +47,7 @@ class Webhooks:
         prefix: str = "hookline:webhooks",
         log: EventLog | None = None,
         publish: Publish | None = None,
+        filters: Compile | None = None,
         encryption_keys: Sequence[bytes],
         allow_networks: Iterable[str] = (),
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
@@ -54,7 +56,8 @@ class Webhooks:
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only. Times are in ms:
+        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
+        an endpoint can have none. Times are in ms:
         `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
@@ -68,9 +71,10 @@ class Webhooks:
         self._keys = Keys(prefix)
         self._log = log
         self._drain = drain
+        self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
         keyring = Keyring(Vault(encryption_keys))
-        self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._clock)
+        self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
         self.seals = Seals(redis, self._keys, keyring)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)

@@ -49,6 +49,18 @@ async def test_an_endpoint_is_created_and_its_secret_shown_once(api: Api, redis:
     assert (await api.call("GET", ENDPOINTS, as_="admin")).json == {"items": [shown], "nextCursor": None}
 
 
+async def test_a_filter_is_checked_when_it_is_given(api: Api) -> None:
+    wrong, fault = {"filter": "event.dat.score < 50"}, {"path": "filter", "message": "character 7: event has no 'dat'; did you mean 'data'?"}
+    refused = await api.call("POST", ENDPOINTS, as_="admin", body=NEW | wrong)
+    assert (refused.status, refused.json["errors"]) == (422, [fault])
+    created = await _create(api, filter="event.data.score < 50", payload="thin")
+    assert (created["filter"], created["payload"]) == ("event.data.score < 50", "thin")
+    changed = await api.call("PATCH", f"{ENDPOINTS}/{created['id']}", as_="admin", body=wrong)
+    assert (changed.status, changed.json["errors"]) == (422, [fault])
+    gone = await api.call("PATCH", f"{ENDPOINTS}/{created['id']}", as_="admin", body={"filter": None})
+    assert (gone.status, gone.json["filter"]) == (200, None)
+
+
 async def test_the_same_key_creates_one_endpoint_and_no_secret_lies_in_the_store(api: Api, redis: Redis) -> None:
     headers = {"Idempotency-Key": "k"}
     first = await api.call("POST", ENDPOINTS, as_="admin", body=NEW, headers=headers)
