@@ -44,9 +44,17 @@ class Sealed:
     """A secret as it is stored."""
 
     token: str = field(repr=False)
-    """Ciphertext of the `whsec_…`; see `vault.py`."""
+    """Ciphertext of the `whsec_…` or `whsk_…`; see `vault.py`."""
     until: int | None = None
     """ms since the epoch; from then on it no longer signs. None: the current one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SealedPair(Sealed):
+    """An ed25519 key pair as it is stored: the private key sealed, the public one as anybody may read it."""
+
+    public: str
+    """`whpk_…`"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +67,8 @@ class Endpoint:
     types: tuple[str, ...]
     secrets: tuple[Sealed, ...] = field(repr=False)
     """The current one first, then those that still sign while it rotates."""
+    pairs: tuple[SealedPair, ...] = ()
+    """Likewise, for ed25519: made when `asymmetric` is first asked for, and kept when it no longer is."""
     headers: str | None = field(default=None, repr=False)
     """Its own headers, sealed JSON: they often are passwords."""
     header_names: tuple[str, ...] = ()
@@ -92,6 +102,7 @@ class Endpoint:
 
     def document(self) -> dict[str, Any]:
         """As the API shows it; never with a secret."""
+        pairs = self.pairs if self.asymmetric else ()
         return {
             "id": self.id,
             "url": self.url,
@@ -107,6 +118,8 @@ class Endpoint:
             "filter": self.filter,
             "payload": self.payload.value,
             "asymmetric": self.asymmetric,
+            "publicKey": pairs[0].public if pairs else None,
+            "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until is not None],
             "headers": dict.fromkeys(self.header_names, HIDDEN),
             "source": self.source,
             "createdAt": iso(self.created),

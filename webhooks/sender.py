@@ -15,7 +15,7 @@ from webhooks.errors import RefusedAddress
 from webhooks.guard import Dial, Guard
 from webhooks.phases import Phases, clock
 from webhooks.pool import Pool
-from webhooks.signing import signature_header
+from webhooks.signing import Key, signature_header
 from webhooks.target import Target
 
 __all__ = ["KEPT", "MAX_ANSWER", "Outcome", "Request", "Sender"]
@@ -37,8 +37,8 @@ class Request:
     event: str
     """Its id, and so the message's: the same on every attempt."""
     body: bytes
-    keys: Sequence[bytes] = field(repr=False)
-    """HMAC keys; several while a secret rotates."""
+    keys: Sequence[Key] = field(repr=False)
+    """What signs; several while a secret rotates, or with ed25519 beside HMAC."""
     headers: Mapping[str, str] = field(repr=False)
     timeout: float
     """Seconds for all of it."""

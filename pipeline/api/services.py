@@ -29,7 +29,7 @@ class Services:
     callbacks: Callbacks
     links: Links
     webhooks: Any
-    """A `webhooks.Webhooks`; only `api/webhooks.py` may know that package."""
+    """A `webhooks.Webhooks`; only `api/webhooks/` may know that package."""
     authenticator: Authenticator
     matches: Callable[[Sequence[str], str], bool]
     """Whether one of the type patterns (`job.*`) matches an event's type."""
