@@ -313,6 +313,7 @@ class _House:
         parts["store"] = {"ok": True, "warnings": warnings}
         health = await webhooks.health()
         parts["deliveries"] = {"behindMs": health["lagMs"], "ok": health["lagMs"] < BEHIND_MS}
+        parts["secrets"] = {"ok": True, "warnings": await webhooks.seals.warnings()}
         if recovery.held_by:
             parts["log"] = {"ok": True, "heldBy": recovery.held_by}
         return {"ok": all(part["ok"] for part in parts.values()), "parts": parts}

@@ -67,24 +67,18 @@ class Keyring:
 
     # --- the vault's own key ----------------------------------------------------------------------------------------
 
+    def knows(self, key: str) -> bool:
+        """Whether the encryption key of this id is configured."""
+        return self._vault.knows(key)
+
     def former(self, endpoint: Endpoint) -> set[str]:
-        """Ids of the encryption keys that are not the current one and without which something of this endpoint cannot be opened."""
-        tokens = [one.token for one in (*endpoint.secrets, *endpoint.pairs)] + ([endpoint.headers] if endpoint.headers else [])
-        return {self._vault.key_of(token) for token in tokens} - {self._vault.current}
+        """Ids of the encryption keys, other than the current one, without which something of this endpoint cannot be opened."""
+        return {self._vault.key_of(token) for token in _tokens(endpoint)} - {self._vault.current}
 
-    def renewed(self, endpoint: Endpoint) -> Endpoint:
-        """The same, with everything sealed by the current key. Raises MissingKey."""
-
-        def again(token: str) -> str:
-            current = self._vault.key_of(token) == self._vault.current
-            return token if current else self._vault.seal(self._vault.open(token, owner=endpoint.id), owner=endpoint.id)
-
-        return replace(
-            endpoint,
-            secrets=tuple(replace(one, token=again(one.token)) for one in endpoint.secrets),
-            pairs=tuple(replace(one, token=again(one.token)) for one in endpoint.pairs),
-            headers=again(endpoint.headers) if endpoint.headers else None,
-        )
+    def renewals(self, endpoint: Endpoint) -> list[tuple[str, str]]:
+        """Each token of a former key, and one of the current key in its place. Raises MissingKey."""
+        former = [token for token in _tokens(endpoint) if self._vault.key_of(token) != self._vault.current]
+        return [(token, self._vault.seal(self._vault.open(token, owner=endpoint.id), owner=endpoint.id)) for token in former]
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -108,6 +102,10 @@ def overlapping(secrets: tuple[S, ...], now: int, overlap: int) -> list[S]:
     """Those that go on signing, for `overlap` ms at most, beside the one that is to replace them."""
     ends = [replace(one, until=now + overlap if one.until is None else min(one.until, now + overlap)) for one in signing(secrets, now)]
     return signing(tuple(ends), now)
+
+
+def _tokens(endpoint: Endpoint) -> list[str]:
+    return [one.token for one in (*endpoint.secrets, *endpoint.pairs)] + ([endpoint.headers] if endpoint.headers else [])
 
 
 def _same(one: str, other: str) -> bool:

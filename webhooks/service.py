@@ -23,8 +23,10 @@ from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
 from webhooks.ports import Compile, EventLog, Publish
+from webhooks.probe import Probe
 from webhooks.replay import Replay
 from webhooks.scripts import Store
+from webhooks.seals import Seals
 from webhooks.selecting import Filters
 from webhooks.sender import Sender
 from webhooks.stubborn import STORE_ERRORS
@@ -72,9 +74,12 @@ class Webhooks:
         self._drain = drain
         self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
-        self.endpoints = Endpoints(redis, self._keys, self.guard, Keyring(Vault(encryption_keys)), self._filters, self._clock)
+        keyring = Keyring(Vault(encryption_keys))
+        self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
+        self.seals = Seals(redis, self._keys, keyring)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
@@ -124,10 +129,12 @@ class Webhooks:
                 while await self.deliveries.sweep():
                     pass
                 await self.endpoints.bury()
+                if renewed := await self.seals.renew():
+                    log.info("secrets are encrypted with the current key now", endpoints=renewed)
             except STORE_ERRORS as error:
-                log.warning("retention waits for the store", error=str(error))
+                log.warning("upkeep waits for the store", error=str(error))
             except Exception:
-                log.exception("retention broke; trying again")
+                log.exception("upkeep broke; trying again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(UPKEEP_SECONDS):
                     await stop.wait()

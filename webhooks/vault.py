@@ -49,6 +49,9 @@ class Vault:
         except (InvalidTag, ValueError) as error:
             raise MissingKey(f"the secrets of endpoint {owner} are damaged: rotate its secret") from error
 
+    def knows(self, key: str) -> bool:
+        return key in self._ciphers
+
     def key_of(self, token: str) -> str:
         """Id of the key that a token was made with."""
         return token.partition(".")[2].partition(".")[0]
