@@ -192,6 +192,10 @@ class Client:
     async def pause_endpoint(self, endpoint_id: str) -> dict[str, Any]:
         return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/pause")
 
+    async def rotate_secret(self, endpoint_id: str) -> dict[str, Any]:
+        """The endpoint with its new secret, which is shown this once."""
+        return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/rotate-secret")
+
     def deliveries(
         self, *, status: str | None = None, endpoint: str | None = None, type: str | None = None, since: str | None = None, limit: int | None = None
     ) -> AsyncIterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from webhooks.model import Endpoint
 from webhooks.notices import OWN, delivery_exhausted, endpoint_disabled
 from webhooks.outbox import Outbox
 from webhooks.sender import Outcome, Request, Sender
-from webhooks.signing import key_of
+from webhooks.signing import Key
 from webhooks.stubborn import STORE_ERRORS, Pause
 
 CAPACITY = 2_000
@@ -48,8 +48,8 @@ class _Opened:
     """What of an endpoint is stored encrypted."""
 
     version: int
-    keys: list[tuple[int | None, bytes]] = field(repr=False)
-    """HMAC keys, each with the time (ms) from which it no longer signs."""
+    keys: Sequence[tuple[int | None, Key]] = field(repr=False)
+    """Each with the time (ms) from which it no longer signs."""
     headers: dict[str, str] = field(repr=False)
 
 
@@ -168,7 +168,7 @@ class Dispatcher:
 
     async def _attempt(self, claim: Claim, endpoint: Endpoint, now: int) -> Outcome:
         try:
-            opened = self._open(endpoint)
+            opened = self._open(endpoint, now)
         except WebhookError as error:
             return Outcome(duration=0, error=error.message)
         request = Request(
@@ -182,13 +182,12 @@ class Dispatcher:
         )
         return await self._sender.send(request, now)
 
-    def _open(self, endpoint: Endpoint) -> "_Opened":
+    def _open(self, endpoint: Endpoint, now: int) -> "_Opened":
         """Decrypted once per version of the endpoint. Raises MissingKey."""
         opened = self._opened.get(endpoint.id)
         if opened is None or opened.version != endpoint.version:
-            secrets = self._endpoints.secrets_of(endpoint, now=0)
-            keys = [(sealed.until, key_of(secret)) for sealed, secret in zip(endpoint.secrets, secrets, strict=True)]
-            opened = _Opened(endpoint.version, keys, self._endpoints.headers_of(endpoint))
+            keyring = self._endpoints.keyring
+            opened = _Opened(endpoint.version, keyring.keys(endpoint, now), keyring.headers(endpoint))
             self._opened[endpoint.id] = opened
         return opened
 

@@ -47,7 +47,7 @@ class Keys:
         return f"{self.prefix}:attempts:{delivery}"
 
     def deliveries(self, index: str = "all", value: str = "") -> str:
-        """Sorted set: delivery ids by creation time (ms): all, or those of one `endpoint`, or one `status` other than delivered."""
+        """Sorted set: delivery ids by creation time (ms): all, or those of one `endpoint`, one `run`, or one `status` other than delivered."""
         return f"{self.prefix}:deliveries:{index}:{value}" if value else f"{self.prefix}:deliveries:{index}"
 
     @property

@@ -1,6 +1,6 @@
 """What this package needs from outside, as small Protocols, so that it could be lifted out of Hookline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -43,3 +43,19 @@ class Publish(Protocol):
     """Append one event to the log (`endpoint.disabled`, `delivery.exhausted`); a repeated id is harmless to receivers."""
 
     async def __call__(self, type: str, data: dict[str, Any], *, identity: Sequence[object]) -> None: ...
+
+
+class Predicate(Protocol):
+    """A compiled filter."""
+
+    def __call__(self, event: Mapping[str, Any], /) -> bool:
+        """Whether it is true of `{id, type, timestamp, data}`, `timestamp` in ISO-8601. Raises ValueError, saying why, where that cannot be told.
+
+        Ends soon, whatever the event: it runs in the fan-out, which waits for it.
+        """
+
+
+class Compile(Protocol):
+    """Compile a filter's text. Raises ValueError that says where it is wrong and how to mend it."""
+
+    def __call__(self, text: str, /) -> Predicate: ...

@@ -17,13 +17,17 @@ from webhooks.errors import InvalidInput
 from webhooks.fanout import Fanout
 from webhooks.guard import Guard
 from webhooks.inputs import Declared, check_schedule
+from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
-from webhooks.ports import EventLog, Publish
+from webhooks.ports import Compile, EventLog, Publish
+from webhooks.probe import Probe
 from webhooks.replay import Replay
 from webhooks.scripts import Store
+from webhooks.seals import Seals
+from webhooks.selecting import Filters
 from webhooks.sender import Sender
 from webhooks.stubborn import STORE_ERRORS
 from webhooks.vault import Vault
@@ -44,6 +48,7 @@ class Webhooks:
         prefix: str = "hookline:webhooks",
         log: EventLog | None = None,
         publish: Publish | None = None,
+        filters: Compile | None = None,
         encryption_keys: Sequence[bytes],
         allow_networks: Iterable[str] = (),
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
@@ -52,7 +57,8 @@ class Webhooks:
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only. Times are in ms:
+        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
+        an endpoint can have none. Times are in ms:
         `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
@@ -66,10 +72,14 @@ class Webhooks:
         self._keys = Keys(prefix)
         self._log = log
         self._drain = drain
+        self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
-        self.endpoints = Endpoints(redis, self._keys, self.guard, Vault(encryption_keys), self._clock)
+        keyring = Keyring(Vault(encryption_keys))
+        self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
+        self.seals = Seals(redis, self._keys, keyring)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
@@ -119,10 +129,12 @@ class Webhooks:
                 while await self.deliveries.sweep():
                     pass
                 await self.endpoints.bury()
+                if renewed := await self.seals.renew():
+                    log.info("secrets are encrypted with the current key now", endpoints=renewed)
             except STORE_ERRORS as error:
-                log.warning("retention waits for the store", error=str(error))
+                log.warning("upkeep waits for the store", error=str(error))
             except Exception:
-                log.exception("retention broke; trying again")
+                log.exception("upkeep broke; trying again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(UPKEEP_SECONDS):
                     await stop.wait()

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pipeline.cli import check, demo, remote, serve, token
+from pipeline.cli import check, demo, listen, remote, serve, token, webhooks
 from pipeline.cli.console import complain
 from pipeline.errors import ConfigError, HooklineError
 
@@ -23,6 +23,9 @@ app.command("schema")(check.schema)
 app.command("token")(token.token)
 app.add_typer(remote.runs, name="runs")
 app.add_typer(remote.jobs, name="jobs")
+app.add_typer(webhooks.endpoints, name="endpoints")
+app.add_typer(webhooks.deliveries, name="deliveries")
+app.command("listen")(listen.listen)
 
 
 def main() -> None:

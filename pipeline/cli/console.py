@@ -13,10 +13,13 @@ err = Console(stderr=True, highlight=False)
 _COLOURS = {
     "completed": "green",
     "delivered": "green",
+    "enabled": "green",
     "failed": "red",
     "exhausted": "red",
     "cancelled": "yellow",
     "skipped": "yellow",
+    "paused": "yellow",
+    "disabled": "red",
     "blocked": "yellow",
     "running": "cyan",
     "active": "cyan",

@@ -1,8 +1,6 @@
 """`hookline runs` and `hookline jobs`: look at and act on a running service."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
@@ -12,27 +10,11 @@ from rich.tree import Tree
 
 from pipeline.cli.console import out, state
 from pipeline.cli.options import ConfigFile, Token, Url, address
-from pipeline.client import Client, RequestFailed
-from pipeline.errors import Unavailable
+from pipeline.cli.service import talk
+from pipeline.client import Client
 
 runs = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
 jobs = typer.Typer(no_args_is_help=True, help="Show jobs and count queues.")
-
-
-def _talk(url: str, token: str | None, ask: Callable[[Client], Awaitable[Any]]) -> Any:
-    async def conversation() -> Any:
-        async with Client(url, token) as client:
-            return await ask(client)
-
-    try:
-        return asyncio.run(conversation())
-    except Unavailable as error:
-        error.hint = "is it running (hookline serve)? --url or HOOKLINE_URL names another"
-        raise
-    except RequestFailed as error:
-        if error.status == 401:
-            error.hint = "export HOOKLINE_TOKEN=$(hookline token --sub me --role admin), with --dev for a service that runs with it"
-        raise
 
 
 @runs.command("list")
@@ -50,7 +32,7 @@ def list_runs(
         return [run async for run in client.runs(status=status, workflow=workflow, limit=limit)]
 
     table = Table("run", "workflow", "status", "user", "created", "error", box=None)
-    for run in _talk(address(url, config), token, ask):
+    for run in talk(address(url, config), token, ask):
         table.add_row(run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], Text((run["error"] or "")[:80]))
     out.print(table)
 
@@ -62,7 +44,7 @@ def show_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFi
     async def ask(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return await client.run(run_id), [event async for event in client.timeline(run_id)]
 
-    run, timeline = _talk(address(url, config), token, ask)
+    run, timeline = talk(address(url, config), token, ask)
     tree = Tree(state(run["status"]).append(f"  {run['runId']}  {run['workflow']}", style="bold"))
     for name, step in run["steps"].items():
         branch = tree.add(state(step["status"]).append(f"  {name}", style="bold"))
@@ -80,21 +62,21 @@ def show_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFi
 @runs.command("cancel")
 def cancel_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Cancel a run: waiting jobs are removed, running ones told to stop."""
-    run = _talk(address(url, config), token, lambda client: client.cancel(run_id))
+    run = talk(address(url, config), token, lambda client: client.cancel(run_id))
     out.print(run["runId"], state(run["status"]))
 
 
 @runs.command("retry")
 def retry_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Run the failed steps again; completed ones keep their results."""
-    run = _talk(address(url, config), token, lambda client: client.retry(run_id))
+    run = talk(address(url, config), token, lambda client: client.retry(run_id))
     out.print(run["runId"], state(run["status"]))
 
 
 @jobs.command("show")
 def show_job(queue: str, job_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One job of a queue."""
-    job = _talk(address(url, config), token, lambda client: client.job(queue, job_id))
+    job = talk(address(url, config), token, lambda client: client.job(queue, job_id))
     table = Table(show_header=False, box=None)
     for field, value in job.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -110,7 +92,7 @@ def count_jobs(
     config: ConfigFile = None,
 ) -> None:
     """Jobs by state."""
-    answer = _talk(address(url, config), token, lambda client: client.stats(queue))
+    answer = talk(address(url, config), token, lambda client: client.stats(queue))
     queues = {answer["queueName"]: answer} if queue else answer["queues"]
     columns = ("waiting", "active", "completed", "failed", "delayed", "prioritized", "paused")
     table = Table("queue", *columns, box=None)

@@ -1,0 +1,6 @@
+"""The package `webhooks` over HTTP, for admins."""
+
+from pipeline.api.routing import Route
+from pipeline.api.webhooks import deliveries, endpoints
+
+ROUTES: tuple[Route, ...] = (*endpoints.ROUTES, *deliveries.ROUTES)

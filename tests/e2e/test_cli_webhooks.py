@@ -1,0 +1,82 @@
+"""`hookline endpoints` and `hookline deliveries` against a running service and a real receiver."""
+
+import asyncio
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from pipeline.client import Client
+from tests.e2e.test_cli import hookline
+from tests.support.receiver import Answer, receiving
+from tests.support.service import Service, token
+from webhooks.receiver import verify
+
+
+async def test_an_endpoint_is_made_watched_changed_and_removed_from_the_terminal(tmp_path: Path) -> None:
+    async with Service(tmp_path, {}) as service, receiving() as receiver:
+
+        async def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+            done = await asyncio.to_thread(hookline, *arguments, folder=tmp_path, HOOKLINE_URL=service.url, HOOKLINE_TOKEN=token())
+            assert done.returncode == code, done.stderr
+            assert "Traceback" not in done.stderr
+            return done
+
+        receiver.answer(Answer(status=500, body=b"not today"))
+        made = (
+            await run(
+                "endpoints", "create", receiver.url, "--types", "invoice.*", "--header", "X-Team: billing", "--schedule", "0s,1h", "--rate", "100/1s"
+            )
+        ).stdout
+        endpoint, secret = _field(made, "id"), _field(made, "secret")
+        assert secret.startswith("whsec_")
+        assert _field(made, "rate") == "100/1s"
+
+        async with Client(service.url, token()) as client:
+            await client.publish([{"type": "invoice.paid", "data": {"invoiceId": "i1"}}])
+            first = await receiver.next(30)
+            assert first.headers["x-team"] == "billing"
+            assert verify(secret, first.headers, first.body, time.time())["data"] == {"invoiceId": "i1"}
+            delivery = await _attempted(client)
+
+        listed = (await run("deliveries", "list", "--status", "pending", "--endpoint", endpoint)).stdout
+        assert re.search(rf"{delivery['id']} +pending +invoice\.paid +{endpoint} +1 +500 ", listed)
+        shown = (await run("deliveries", "show", delivery["id"])).stdout
+        assert re.search(r"1 +\S+Z +500 +\d+ +127\.0\.0\.1 +answered 500", shown)
+
+        assert "paused" in (await run("endpoints", "pause", endpoint)).stdout
+        assert "paused" in (await run("endpoints", "list")).stdout
+        assert "enabled" in (await run("endpoints", "enable", endpoint)).stdout
+        changed = (
+            await run("endpoints", "change", endpoint, "--types", "invoice.paid,invoice.sent", "--clear", "rate", "--description", "[bold]")
+        ).stdout
+        assert (_field(changed, "types"), _field(changed, "description"), "rate" in changed) == ("invoice.paid invoice.sent", "[bold]", False)
+        assert _field((await run("endpoints", "rotate-secret", endpoint)).stdout, "secret") != secret
+        assert "secret" not in (await run("endpoints", "show", endpoint)).stdout
+
+        refused = await run("deliveries", "replay", delivery["id"], code=1)
+        assert "is pending: it will be attempted anyway" in refused.stderr
+        await run("endpoints", "delete", endpoint)
+        assert f"there is no endpoint {endpoint}" in (await run("endpoints", "show", endpoint, code=1)).stderr
+        assert "skipped" in (await run("deliveries", "list")).stdout
+
+        unsafe = await run("endpoints", "create", "http://169.254.169.254/latest", code=1)
+        assert "link-local, cloud metadata" in unsafe.stderr
+        assert "a header is written as 'name: value'" in " ".join(
+            (await run("endpoints", "create", receiver.url, "--header", "oops", code=2)).stderr.split()
+        )
+        assert "nothing to change" in " ".join((await run("endpoints", "change", endpoint, code=2)).stderr.split())
+
+
+async def _attempted(client: Client) -> dict[str, object]:
+    """The receiver knows before the store does: wait for the record."""
+    async with asyncio.timeout(10):
+        while True:
+            async for one in client.deliveries():
+                if one["attemptCount"]:
+                    return one
+
+
+def _field(shown: str, name: str) -> str:
+    (found,) = re.findall(rf"^ *{name} +(.+?) *$", shown, re.MULTILINE)
+    return str(found)
