@@ -238,7 +238,7 @@ def test_a_secret_is_one_or_a_value_error(secret: str) -> None:
         verify(secret, headers(), b'{"type":"a","data":{}}', NOW)
 
 
-@pytest.mark.parametrize("module", ["webhooks.receiver"])
+@pytest.mark.parametrize("module", ["webhooks.receiver", "webhooks.pytest_plugin"])
 def test_verifying_imports_no_service(module: str) -> None:
     heavy = "{'aiohttp', 'pydantic', 'redis', 'structlog', 'orjson'}"
     subprocess.run([sys.executable, "-c", f"import sys, {module}; assert not {heavy} & set(sys.modules), sys.modules.keys()"], check=True)
