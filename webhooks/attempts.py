@@ -25,6 +25,8 @@ def attempt_record(outcome: Outcome, now: int) -> dict[str, Any]:
         "error": outcome.error,
         "response": outcome.response,
         "address": outcome.address,
+        "phases": outcome.phases.document() if outcome.phases else None,
+        "reused": outcome.reused,
     }
 
 

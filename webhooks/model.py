@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from webhooks.units import Rate, format_duration, iso
+import orjson
+
+from webhooks.units import Rate, format_duration, iso, ms
 
 HIDDEN = "(hidden)"
 """What the API shows instead of a header's value: it may well be a password."""
@@ -144,6 +146,10 @@ class Attempt:
     """The first 4 KiB of the answer's body, as text."""
     address: str | None
     """The IP address that was dialled."""
+    phases: dict[str, float | None] | None = None
+    """ms of dns, connect, tls, firstByte and total; see `phases.py`. None where nothing was sent."""
+    reused: bool | None = None
+    """Whether it went over a connection that an earlier attempt had opened."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -154,6 +160,8 @@ class Attempt:
             "error": self.error,
             "response": self.response,
             "address": self.address,
+            "phases": self.phases,
+            "reused": self.reused,
         }
 
 
@@ -209,6 +217,26 @@ class Delivery:
             created=int(fields["created"]),
             finished=int(fields["finished"]) if fields.get("finished") else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptEvent:
+    """An event as it is kept for its deliveries: the log may know nothing of it any more."""
+
+    id: str
+    type: str
+    timestamp: int
+    """ms since the epoch"""
+    data: dict[str, Any]
+    cursor: str = ""
+
+    def document(self) -> dict[str, Any]:
+        return {"type": self.type, "timestamp": iso(self.timestamp), "data": self.data}
+
+    @classmethod
+    def parse(cls, event: str, body: str | bytes) -> "KeptEvent":
+        document = orjson.loads(body)
+        return cls(id=event, type=document["type"], timestamp=ms(document["timestamp"]), data=document["data"])
 
 
 def delivery_id(event: str, endpoint: str) -> str:

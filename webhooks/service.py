@@ -23,6 +23,7 @@ from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
 from webhooks.ports import Compile, EventLog, Publish
+from webhooks.probe import Probe
 from webhooks.replay import Replay
 from webhooks.scripts import Store
 from webhooks.seals import Seals
@@ -78,6 +79,7 @@ class Webhooks:
         self.seals = Seals(redis, self._keys, keyring)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None

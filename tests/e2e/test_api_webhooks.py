@@ -177,7 +177,8 @@ async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
     calls = [
         ("GET", ENDPOINTS), ("POST", ENDPOINTS), ("GET", f"{ENDPOINTS}/{created['id']}"), ("PATCH", f"{ENDPOINTS}/{created['id']}"),
         ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
-        ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
+        ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("POST", f"{ENDPOINTS}/{created['id']}/test"),
+        ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
     ]  # fmt: skip
     for method, path in calls:
         for as_, status in (("user", 403), ("service", 403), (None, 401)):
@@ -256,6 +257,8 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
         (attempt,) = shown["attempts"]
         assert shown == delivery | {"attempts": [attempt]}
         assert (attempt["number"], attempt["status"], attempt["response"], attempt["address"]) == (1, 200, "thank you", "127.0.0.1")
+        assert (attempt["reused"], attempt["phases"]["tls"]) == (False, None)
+        assert 0 < attempt["phases"]["connect"] <= attempt["phases"]["total"] <= attempt["durationMs"] + 1
 
         headers = {"Idempotency-Key": "k"}
         replayed = await api.call("POST", f"{path}/replay", as_="admin", headers=headers)
@@ -269,6 +272,15 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
     for path, method in ((f"{DELIVERIES}/nope", "GET"), (f"{DELIVERIES}/nope/replay", "POST")):
         reply = await api.call(method, path, as_="admin")
         assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
+
+
+async def test_a_test_event_is_sent_and_answered(api: Api) -> None:
+    async with _receiver() as (url, received):
+        endpoint = await _create(api, url=url)
+        tried = await api.call("POST", f"{ENDPOINTS}/{endpoint['id']}/test", as_="admin")
+        assert (await received.get()).headers["webhook-id"] == tried.json["eventId"]
+    assert (tried.status, tried.json["delivered"], tried.json["status"], tried.json["response"]) == (200, True, 200, "thank you")
+    assert (await api.call("POST", f"{ENDPOINTS}/nope/test", as_="admin")).status == 404
 
 
 async def test_no_secret_is_logged(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.api.fields import Body, Query, Shape
 from pipeline.api.requests import answer_json, json_response, once, read_query
+from pipeline.api.webhooks.deliveries import Exchange
 from pipeline.api.webhooks.translation import ENDPOINTS, Limit, object_of, route, webhooks_of
 from pipeline.jobs.calls import now_ms
 from pipeline.store.idempotency import Answer
@@ -110,6 +111,13 @@ class EndpointPage(Shape):
     next_cursor: str | None
 
 
+class Probed(Exchange):
+    event_id: str
+    type: Literal["webhook.test"]
+    delivered: bool
+    """Whether this answer would end a delivery as delivered."""
+
+
 class EndpointQuery(Query):
     cursor: str | None = None
     limit: Limit = 50
@@ -162,6 +170,13 @@ async def rotate_secret(request: web.Request) -> web.StreamResponse:
     return await once(request, document, work, complete=_with_secret(request))
 
 
+async def test(request: web.Request) -> web.StreamResponse:
+    async def work() -> Answer:
+        return answer_json((await webhooks_of(request).probe.send(_id(request))).document())
+
+    return await once(request, {}, work)
+
+
 def _with_secret(request: web.Request) -> Callable[[Answer], Awaitable[Answer]]:
     """Adds the secret to an answer on its way out: secrets are stored encrypted, so the answer kept for a key is without."""
 
@@ -196,6 +211,15 @@ ROUTES = (
     route("DELETE", f"{ENDPOINTS}/{{endpointId}}", delete, "Delete an endpoint; its pending deliveries are skipped", status=204, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/enable", enable, "Enable an endpoint", answer=EndpointShown, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/pause", pause, "Hold an endpoint's deliveries", answer=EndpointShown, problems=(404,)),
+    route(
+        "POST",
+        f"{ENDPOINTS}/{{endpointId}}/test",
+        test,
+        "Send a test event to an endpoint, and show what came of it",
+        answer=Probed,
+        idempotent=True,
+        problems=(404, 409),
+    ),
     route(
         "POST",
         f"{ENDPOINTS}/{{endpointId}}/rotate-secret",
