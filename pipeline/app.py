@@ -19,6 +19,7 @@ from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
 from pipeline.errors import AttemptFailed, ConfigError, Fault
+from pipeline.eventtypes import EventTypes
 from pipeline.filters import compile_filter
 from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.callbacks import Callbacks, Links
@@ -264,6 +265,7 @@ class _House:
             storage=storage,
             callbacks=self._callbacks(),
             links=self._links(),
+            event_types=EventTypes(self._redis, self._keys, strict=self._config.events.strict),
             webhooks=webhooks,
             authenticator=Authenticator(self._config.auth),
             matches=webhooks.matches,

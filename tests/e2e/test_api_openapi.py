@@ -51,7 +51,7 @@ async def test_its_structure_is_that_of_openapi_3_1(document: dict[str, Any]) ->
     assert len(ids) == len(set(ids))
     for path, method, operation in _operations(document):
         assert re.fullmatch(r"(/([A-Za-z0-9._-]+|\{\w+\}))+", path), path
-        assert method in ("get", "post", "patch", "delete")
+        assert method in ("get", "post", "put", "patch", "delete")
         assert operation["responses"], path
         assert set(re.findall(r"\{(\w+)\}", path)) == {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
         for parameter in operation["parameters"]:
@@ -123,6 +123,9 @@ async def test_answers_are_as_the_document_says(api: Api, document: dict[str, An
         ("POST", "/api/runs/{runId}/retry", f"/api/runs/{run}/retry", None),
         ("POST", "/api/events", "/api/events", [{"type": "a", "data": {}}]),
         ("GET", "/api/events", "/api/events", None),
+        ("PUT", "/api/events/types/{type}", "/api/events/types/invoice.paid", {"schema": {"type": "object"}}),
+        ("GET", "/api/events/types/{type}", "/api/events/types/invoice.paid", None),
+        ("GET", "/api/events/types", "/api/events/types", None),
         ("GET", "/health/live", "/health/live", None),
         ("GET", "/health/ready", "/health/ready", None),
     ]

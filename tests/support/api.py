@@ -17,6 +17,7 @@ from pipeline.api.feed import Feed
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator, Role, issue
 from pipeline.config import Config
+from pipeline.eventtypes import EventTypes
 from pipeline.filters import compile_filter
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.queues import Queues
@@ -123,6 +124,7 @@ async def serving(
         storage=Storage(str(folder)),
         callbacks=Callbacks(redis, prefix=config.redis.prefix, bull_prefix=config.bullmq.prefix),
         links=Links("http://hookline.test", [bytes(32)]),
+        event_types=EventTypes(redis, keys, strict=config.events.strict),
         webhooks=webhooks,
         authenticator=Authenticator(config.auth),
         matches=webhooks.matches,

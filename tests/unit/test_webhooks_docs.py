@@ -9,21 +9,23 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from pipeline.catalogue import OWN
 from webhooks.matching import check_pattern
+from webhooks.selecting import thin
 from webhooks.service import now_ms
 from webhooks.signing import key_of, signature_header
 
 PAGE = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
 EXAMPLES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
-TYPES = {
-    "job.completed", "job.failed", "job.progress", "workflow.started", "workflow.step.completed", "workflow.step.failed", "workflow.step.skipped",
-    "workflow.step.blocked", "workflow.completed", "workflow.failed", "workflow.cancelled", "endpoint.disabled", "delivery.exhausted",
-    "document.erased",
-}  # fmt: skip
 
 
-def test_each_type_has_an_example() -> None:
-    assert {example["type"] for example in EXAMPLES} == TYPES
+def test_the_examples_are_those_of_the_catalogue() -> None:
+    assert [event.body() for event in OWN] == EXAMPLES
+
+
+def test_the_thin_examples_are_what_is_sent() -> None:
+    for event in OWN:
+        assert f"| `{event.type}` | `{json.dumps(thin(event.example))}` |" in PAGE
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
