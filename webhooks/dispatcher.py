@@ -156,8 +156,8 @@ class Dispatcher:
         endpoint = self._directory.get(claim.endpoint)
         request: Request | None = None
         try:
-            if endpoint is None:
-                raise NotFound("the endpoint was deleted")
+            if endpoint is None or not claim.body:
+                raise NotFound("the endpoint was deleted, or its event is no longer kept")
             request = self._request(claim, endpoint, now)
             outcome = await self._sender.send(request, now)
         except WebhookError as error:

@@ -1,6 +1,7 @@
 """What is stored and passed around: endpoints, deliveries and attempts."""
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -105,8 +106,8 @@ class Endpoint:
     health: Health = field(default=Health(), compare=False)
     """As it was when this was read."""
 
-    def document(self, now: int) -> dict[str, Any]:
-        """As the API shows it at a time (ms); never with a secret."""
+    def document(self, now: int | None = None) -> dict[str, Any]:
+        """As the API shows it at a time (ms; None: now); never with a secret."""
         pairs = self.pairs if self.asymmetric else ()
         return {
             "id": self.id,
@@ -126,7 +127,7 @@ class Endpoint:
             "publicKey": pairs[0].public if pairs else None,
             "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until is not None],
             "headers": dict.fromkeys(self.header_names, HIDDEN),
-            "health": self.health.document(now),
+            "health": self.health.document(time.time_ns() // 1_000_000 if now is None else now),
             "source": self.source,
             "createdAt": iso(self.created),
         }

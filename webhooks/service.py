@@ -35,6 +35,7 @@ from webhooks.vault import Vault
 UPKEEP_SECONDS = 30.0
 RETENTION_MS = 30 * 24 * 3_600_000
 DRAIN_MS = 20_000
+DISABLE_AFTER_MS = 5 * 24 * 3_600_000
 log = structlog.get_logger(__name__)
 
 
@@ -54,12 +55,14 @@ class Webhooks:
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
         retention: int = RETENTION_MS,
         drain: int = DRAIN_MS,
+        disable_after: int = DISABLE_AFTER_MS,
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
         """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
         an endpoint can have none. Times are in ms:
-        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
+        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop,
+        `disable_after` without a success until an endpoint is disabled (0: never).
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
         """
@@ -80,7 +83,7 @@ class Webhooks:
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
         self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
-        self._mailbox = Mailbox(redis, self._keys)
+        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
 
