@@ -76,7 +76,7 @@ class Webhooks:
         self.guard = guard or Guard(allow_networks)
         keyring = Keyring(Vault(encryption_keys))
         self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
-        self.seals = Seals(redis, self._keys, keyring)
+        self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
         self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
