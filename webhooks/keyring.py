@@ -58,12 +58,12 @@ class Keyring:
         """
         former = [one for one in overlapping(endpoint.secrets, now, overlap) if not _same(self._open(endpoint, one), secret)]
         pairs = (self._pair(endpoint), *overlapping(endpoint.pairs, now, overlap)) if endpoint.pairs else ()
-        return replace(endpoint, secrets=(self._secret(endpoint, secret), *former)[:MAX_SECRETS], pairs=pairs[:MAX_SECRETS])
+        return replace(endpoint, secrets=(self._secret(endpoint, secret), *former), pairs=pairs)
 
     def completed(self, endpoint: Endpoint, now: int) -> Endpoint:
-        """As it is to be saved: with a key pair if it is to sign with one, and without what has ceased to sign."""
-        pairs = (self._pair(endpoint),) if endpoint.asymmetric and not endpoint.pairs else tuple(signing(endpoint.pairs, now))
-        return replace(endpoint, secrets=tuple(signing(endpoint.secrets, now)), pairs=pairs)
+        """As it is to be saved: with a key pair if it is to sign with one, without what has ceased to sign or is too much."""
+        pairs = [self._pair(endpoint)] if endpoint.asymmetric and not endpoint.pairs else signing(endpoint.pairs, now)
+        return replace(endpoint, secrets=tuple(signing(endpoint.secrets, now)[:MAX_SECRETS]), pairs=tuple(pairs[:MAX_SECRETS]))
 
     # --- the vault's own key ----------------------------------------------------------------------------------------
 

@@ -143,6 +143,8 @@ async def test_no_overlap_is_cut_short_by_more_rotations(redis: Redis) -> None:
     with pytest.raises(Conflict, match="5 secrets"):
         await endpoints.rotate_secret(made.id)
     assert endpoints.keyring.secrets(await endpoints.get(made.id), T0)[-1] == first
+    back, _ = await endpoints.rotate_secret(made.id, {"secret": first})
+    assert (len(back.secrets), endpoints.keyring.secrets(back, T0)[0]) == (5, first), "one of the five may come back"
     assert len((await endpoints.rotate_secret(made.id, {"overlap": "0s"}))[0].secrets) == 1
 
 
@@ -272,6 +274,9 @@ async def test_a_secret_changed_in_config_overlaps(redis: Redis) -> None:
     new = generate_secret()
     await hooks.webhooks.declare([declared(secret=new)])
     assert hooks.webhooks.endpoints.keyring.secrets(await hooks.webhooks.endpoints.get("analysis"), T0) == [new, SECRET]
+    for _ in range(5):
+        await hooks.webhooks.declare([declared(secret=generate_secret())])
+    assert len((await hooks.webhooks.endpoints.get("analysis")).secrets) == 5, "the file is never refused for it"
 
 
 async def test_a_wrong_declaration_changes_nothing(redis: Redis) -> None:
