@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.store.connection import connect
+from tests.support.events import check_told
 from tests.support.hooks import Clock, Hooks
 from tests.support.receiver import Answer, receiving
 from tests.support.valkey import Valkey
@@ -125,6 +126,7 @@ async def test_exhausted_is_told_to_others_and_not_again(redis: Redis) -> None:
             told = await other.next()
             await settled(hooks, {delivery_id(event, broken_id): "exhausted", delivery_id(told.id, other_id): "delivered"})
     assert told.event["type"] == "delivery.exhausted"
+    check_told("delivery.exhausted", told.event["data"])
     data = told.event["data"]
     assert (data["endpoint"], data["delivery"], data["eventId"], data["attempts"], data["status"]) == (
         broken_id,
@@ -155,6 +157,7 @@ async def test_410_disables_the_endpoint_and_tells(redis: Redis) -> None:
         async with hooks.running():
             await hooks.event()
             told = await other.next()
+    check_told("endpoint.disabled", told.event["data"])
     assert (told.event["data"]["endpoint"], told.event["data"]["reason"]) == (gone_id, "gone")
     assert (await hooks.webhooks.endpoints.get(gone_id)).status == "disabled"
     assert len(gone.received) == 1
