@@ -181,7 +181,7 @@ class Delivery:
     code: int | None
     """HTTP status of the last attempt."""
     due: int | None
-    """ms since the epoch; None unless it waits for an attempt."""
+    """ms since the epoch, of the attempt that it waits for, or that is under way; None unless it is pending."""
     created: int
     finished: int | None
 
@@ -213,7 +213,7 @@ class Delivery:
             reason=fields.get("reason") or None,
             attempts=int(fields.get("attempts") or 0),
             code=int(fields["code"]) if fields.get("code") else None,
-            due=int(fields["due"]) if fields.get("due") else None,
+            due=int(fields["due"]) if fields.get("due") and fields["status"] == DeliveryStatus.PENDING else None,
             created=int(fields["created"]),
             finished=int(fields["finished"]) if fields.get("finished") else None,
         )

@@ -207,6 +207,8 @@ async def test_retention_removes_what_ended_and_nothing_else(redis: Redis) -> No
     await hooks.mailbox.settle([Settlement(claim=claim, verdict=Verdict.EXHAUSTED, attempt=ATTEMPT)], hooks.clock.now)
     hooks.clock.forward(DAY)
     assert await hooks.webhooks.deliveries.sweep() == 1
+    # Finds that of the leases there were none is left.
+    await hooks.mailbox.claim(1, hooks.clock.now)
     await redis.delete(*await redis.keys(f"{hooks.keys.prefix}:claim:*"), *await redis.keys("t:log*"))
     assert set(await redis.keys()) <= before, "nothing is left of it"
 

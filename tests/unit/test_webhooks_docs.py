@@ -1,4 +1,4 @@
-"""The examples of docs/webhooks.md: every type has one, in the form that subscribers receive, and the Python one verifies."""
+"""The examples of docs/webhooks.md: every type has one, in the form that subscribers receive, and the Python ones verify."""
 
 import json
 import re
@@ -37,8 +37,10 @@ def test_an_example_has_the_form_of_an_event(example: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("tampered", "status"), [(False, 204), (True, 401)])
-async def test_the_python_example_runs(tampered: bool, status: int) -> None:
-    (source,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+@pytest.mark.parametrize("library", ["standardwebhooks", "webhooks.receiver"])
+async def test_a_python_example_runs(library: str, tampered: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (source,) = [block for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) if f"from {library} import" in block]
     names: dict[str, Any] = {}
     exec(source, names)
     (secret,) = set(re.findall(r"whsec_[A-Za-z0-9+/]{32}", source))
@@ -49,5 +51,8 @@ async def test_the_python_example_runs(tampered: bool, status: int) -> None:
     signature = signature_header([key_of(secret)], "evt_1", timestamp, body)
     headers = {"webhook-id": "evt_1", "webhook-timestamp": str(timestamp), "webhook-signature": signature}
     async with TestClient(TestServer(app)) as client:
-        answer = await client.post("/", data=body + b" " * tampered, headers=headers)
-    assert answer.status == status
+        answers = [await client.post("/", data=body + b" " * tampered, headers=headers) for _ in range(2)]
+    assert [answer.status for answer in answers] == [status] * 2
+    if database := names.get("database"):
+        assert database.execute("SELECT count(*) FROM results").fetchone() == (0 if tampered else 1,)
+        database.close()
