@@ -79,7 +79,7 @@ class Webhooks:
         self.seals = Seals(redis, self._keys, keyring)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
-        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
@@ -98,7 +98,7 @@ class Webhooks:
         if self._log is None:
             raise InvalidInput("the fan-out needs the event log")
         directory = Directory(self._redis, self._keys)
-        await Fanout(self._redis, self._keys, self._log, directory, self._schedule, self._clock).run(stop)
+        await Fanout(self._redis, self._keys, self._log, directory, self._filters, self._schedule, self._clock).run(stop)
 
     async def run_dispatcher(self, stop: asyncio.Event) -> None:
         """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""

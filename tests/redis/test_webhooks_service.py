@@ -69,6 +69,21 @@ async def test_an_event_arrives_signed(redis: Redis) -> None:
     assert health["lastClaimAgeMs"] is not None
 
 
+async def test_a_thin_body_is_what_is_signed_and_follows_the_endpoint(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint, secret = await hooks.webhooks.endpoints.create({"url": receiver.url, "payload": "thin"})
+        event = await hooks.event("invoice.paid", invoiceId="i-1", total=90)
+        thin = await receiver.next()
+        await settled(hooks, {delivery_id(event, endpoint.id): "delivered"})
+        await hooks.webhooks.endpoints.patch(endpoint.id, {"payload": "full"})
+        await hooks.webhooks.replay.one(delivery_id(event, endpoint.id))
+        full = await receiver.next()
+    assert verify(secret, thin.headers, thin.body, time.time())["data"] == {"n": 1, "invoiceId": "i-1"}
+    assert verify(secret, full.headers, full.body, time.time())["data"] == {"n": 1, "invoiceId": "i-1", "total": 90}
+    assert thin.id == full.id == event
+
+
 async def test_while_a_secret_rotates_both_verify(redis: Redis) -> None:
     hooks = hooks_of(redis)
     async with receiving() as receiver, hooks.running():
