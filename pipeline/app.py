@@ -21,6 +21,7 @@ from pipeline.config import Config
 from pipeline.errors import AttemptFailed, ConfigError, Fault
 from pipeline.eventtypes import EventTypes
 from pipeline.filters import compile_filter
+from pipeline.history import History
 from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.calls import now_ms
@@ -282,6 +283,7 @@ class _House:
                 prefix=self._keys.webhooks,
                 log=self._group("webhooks"),
                 publish=self._publish,
+                history=History(self._redis, self._keys, self._log, "webhooks"),
                 filters=compile_filter,
                 encryption_keys=self._encryption_keys(),
                 allow_networks=self._allowed_networks(),

@@ -9,6 +9,7 @@
 
 local now, operation, endpoint = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local record = key('endpoint', endpoint)
+local DELETED = P .. ':deleted'
 
 if operation == 'save' then
   local e = call('HMGET', record, 'v', 'token')
@@ -19,6 +20,7 @@ if operation == 'save' then
   -- What the receiver asked for concerned the endpoint as it was.
   call('HDEL', record, 'heldUntil')
   call('ZADD', P .. ':endpoints', 'NX', ARGV[6], endpoint)
+  if had == '0' then call('ZREM', DELETED, endpoint) end
   -- One that is declared again after its deletion takes its mailbox back.
   call('SREM', P .. ':orphans', endpoint)
   local version = call('HINCRBY', record, 'v', 1)
@@ -33,6 +35,10 @@ if operation == 'delete' then
   call('ZREM', P .. ':endpoints', endpoint)
   call('ZREM', DUE, endpoint)
   call('ZREM', DUE_RETRIES, endpoint)
+  call('ZREM', P .. ':shown', endpoint)
+  call('DEL', key('stats', endpoint))
+  call('ZADD', DELETED, ARGV[1], endpoint)
+  call('ZREMRANGEBYRANK', DELETED, 0, -1001)
   call('SADD', P .. ':orphans', endpoint)
   changed(endpoint)
   return 1

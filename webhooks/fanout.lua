@@ -41,13 +41,13 @@ local function create(event, id, delivery, delay, skipped)
   if reason then
     call('HSET', record, 'event', event.id, 'endpoint', id, 'type', event.type, 'run', event.run, 'created', at,
       'status', 'skipped', 'reason', reason, 'finished', at)
-    note(delivery, id, at, nil, 'skipped', at)
+    note(delivery, id, at, nil, 'skipped', at, event.run)
     return 1
   end
   local due = now + delay
   local text = delay == 0 and at or int(due)
   call('HSET', record, 'event', event.id, 'endpoint', id, 'type', event.type, 'run', event.run, 'created', at, 'status', 'pending', 'due', text)
-  note(delivery, id, at, nil, 'pending', at)
+  note(delivery, id, at, nil, 'pending', at, event.run)
   put(e.mailbox, text, delivery)
   if e.due == FULL and e.status == 'enabled' then filled[#filled + 1] = id end
   e.due = math.min(e.due, due)

@@ -95,6 +95,34 @@ class Keys:
         """List: events (JSON) of this package that are still to be published."""
         return f"{self.prefix}:outbox"
 
+    def replay(self, replay: str) -> str:
+        """Hash: `asked` (JSON), `position`, `status`, … of `replays.ManyReplayed`."""
+        return f"{self.prefix}:replay:{replay}"
+
+    @property
+    def replays(self) -> str:
+        """Sorted set: replay ids by when they began (ms)."""
+        return f"{self.prefix}:replays"
+
+    @property
+    def replaying(self) -> str:
+        """Hash: endpoint → the replay that is running for it."""
+        return f"{self.prefix}:replays:running"
+
+    def stats(self, endpoint: str) -> str:
+        """Hash: what was counted of an endpoint's attempts; see `stats.lua`."""
+        return f"{self.prefix}:stats:{endpoint}"
+
+    @property
+    def shown(self) -> str:
+        """Sorted set: endpoints that have metrics of their own, by when something was last counted of them (ms)."""
+        return f"{self.prefix}:shown"
+
+    @property
+    def deleted(self) -> str:
+        """Sorted set: the endpoints deleted last, by when (ms)."""
+        return f"{self.prefix}:deleted"
+
     @property
     def orphans(self) -> str:
         """Set: deleted endpoints whose pending deliveries are still to be marked skipped."""

@@ -57,10 +57,11 @@ end
 
 -- The one place that keeps the indexes of the records; `from` is nil for a new one. Both times are strings; nobody asks for the first of a
 -- delivery that ended as delivered.
-local function note(delivery, endpoint, created, from, to, now)
+local function note(delivery, endpoint, created, from, to, now, run)
   if not from then
     put(P .. ':deliveries:all', created, delivery)
     put(key('deliveries:endpoint', endpoint), created, delivery)
+    if run ~= '' then put(key('deliveries:run', run), created, delivery) end
   elseif from ~= 'delivered' then
     drop(key('deliveries:status', from), delivery)
   end

@@ -10,6 +10,7 @@ import structlog
 
 from webhooks.attempts import Deliveries
 from webhooks.backoff import DEFAULT_SCHEDULE_MS
+from webhooks.candidates import Candidates
 from webhooks.directory import Directory
 from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Endpoints
@@ -22,9 +23,11 @@ from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
-from webhooks.ports import Compile, EventLog, Publish
+from webhooks.ports import Compile, EventLog, History, Publish
 from webhooks.probe import Probe
 from webhooks.replay import Replay
+from webhooks.replaying import Replaying
+from webhooks.replays import Replays
 from webhooks.scripts import Store
 from webhooks.seals import Seals
 from webhooks.selecting import Filters
@@ -48,6 +51,7 @@ class Webhooks:
         prefix: str = "hookline:webhooks",
         log: EventLog | None = None,
         publish: Publish | None = None,
+        history: History | None = None,
         filters: Compile | None = None,
         encryption_keys: Sequence[bytes],
         allow_networks: Iterable[str] = (),
@@ -58,7 +62,7 @@ class Webhooks:
         guard: Guard | None = None,
     ) -> None:
         """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
-        an endpoint can have none. Times are in ms:
+        an endpoint can have none, without `history` nobody is told what is missing. Times are in ms:
         `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
@@ -72,13 +76,17 @@ class Webhooks:
         self._keys = Keys(prefix)
         self._log = log
         self._drain = drain
+        self._retention = retention
         self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
         keyring = Keyring(Vault(encryption_keys))
         self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
-        self.seals = Seals(redis, self._keys, keyring)
+        self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
+        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
+        self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
+        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
         self.probe = Probe(self.endpoints, self.guard, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
@@ -105,7 +113,11 @@ class Webhooks:
         async with Sender(self.guard) as sender:
             directory = Directory(self._redis, self._keys)
             self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock)
-            helpers = [asyncio.create_task(self._outbox.run(stop)), asyncio.create_task(self._upkeep(stop))]
+            helpers = [
+                asyncio.create_task(self._outbox.run(stop)),
+                asyncio.create_task(self._upkeep(stop)),
+                asyncio.create_task(self.replaying.run(stop)),
+            ]
             try:
                 await self._dispatcher.run(stop, drain=self._drain / 1000)
             finally:
@@ -129,6 +141,7 @@ class Webhooks:
                 while await self.deliveries.sweep():
                     pass
                 await self.endpoints.bury()
+                await self.replays.forget(self._retention)
                 if renewed := await self.seals.renew():
                     log.info("secrets are encrypted with the current key now", endpoints=renewed)
             except STORE_ERRORS as error:

@@ -7,11 +7,12 @@
 local old = call('ZRANGEBYSCORE', FINISHED, '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 local gone = {}
 for _, delivery in ipairs(old) do
-  local d = call('HMGET', key('delivery', delivery), 'endpoint', 'event', 'status')
+  local d = call('HMGET', key('delivery', delivery), 'endpoint', 'event', 'status', 'run')
   drop(FINISHED, delivery)
   drop(P .. ':deliveries:all', delivery)
   if d[1] then
     drop(key('deliveries:endpoint', d[1]), delivery)
+    if (d[4] or '') ~= '' then drop(key('deliveries:run', d[4]), delivery) end
     if d[3] ~= 'delivered' then drop(key('deliveries:status', d[3]), delivery) end
     gone[#gone + 1], gone[#gone + 2] = key('delivery', delivery), key('attempts', delivery)
     if call('EXISTS', key('refs', d[2])) == 0 then

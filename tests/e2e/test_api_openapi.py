@@ -90,7 +90,10 @@ async def test_who_may_call_what_is_written_down(document: dict[str, Any]) -> No
     assert all({"400", "409"} <= set(paths[path][method]["responses"]) for path, method in keyed)
     posts = {(path, method) for path, method, operation in _operations(document) if method == "post"}
     # Done twice these are as good as done once, and a callback's link is good for one answer.
-    repeatable = {f"/api/webhooks/endpoints/{{endpointId}}/{verb}" for verb in ("enable", "pause")} | {"/api/callbacks/{id}"}
+    repeatable = {f"/api/webhooks/endpoints/{{endpointId}}/{verb}" for verb in ("enable", "pause")} | {
+        "/api/callbacks/{id}",
+        "/api/webhooks/replays/{replayId}/cancel",
+    }
     assert {path for path, _ in posts - keyed} <= repeatable
 
 

@@ -18,6 +18,7 @@ from webhooks import Declared, Webhooks
 
 ENDPOINTS = "/api/webhooks/endpoints"
 DELIVERIES = "/api/webhooks/deliveries"
+REPLAYS = "/api/webhooks/replays"
 NEW = {"url": "http://127.0.0.1:9/hooks", "types": ["job.completed", "workflow.*"]}
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -179,6 +180,7 @@ async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
         ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
         ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("POST", f"{ENDPOINTS}/{created['id']}/test"),
         ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
+        ("POST", f"{ENDPOINTS}/{created['id']}/replay"), ("GET", REPLAYS), ("GET", f"{REPLAYS}/x"), ("POST", f"{REPLAYS}/x/cancel"),
     ]  # fmt: skip
     for method, path in calls:
         for as_, status in (("user", 403), ("service", 403), (None, 401)):
@@ -272,6 +274,35 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
     for path, method in ((f"{DELIVERIES}/nope", "GET"), (f"{DELIVERIES}/nope/replay", "POST")):
         reply = await api.call(method, path, as_="admin")
         assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
+
+
+async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
+    async with _receiver() as (url, received):
+        endpoint = await _create(api, url=url, types=["a.*"])
+        await api.services.log.append([Event(id="evt_1", type="a.b", timestamp=1700000000000, data={"runId": "run_1"})])
+        await _received(api, received)
+        path = f"{ENDPOINTS}/{endpoint['id']}/replay"
+        asked = {"since": "2020-01-01T00:00:00Z", "status": ["delivered"]}
+        counted = await api.call("POST", path, as_="admin", body=asked | {"dryRun": True})
+        assert (counted.status, counted.json["count"], counted.json["sample"][0]["event"]) == (200, 1, "evt_1")
+        begun = await api.call("POST", path, as_="admin", body=asked, headers={"Idempotency-Key": "k"})
+        assert (begun.status, begun.json["status"], begun.json["replayed"]) == (202, "running", 0)
+        again = await api.call("POST", path, as_="admin", body=asked, headers={"Idempotency-Key": "k"})
+        assert (again.json, again.headers["Location"]) == (begun.json, begun.headers["Location"])
+        assert (await api.call("POST", path, as_="admin", body=asked)).status == 409, "one at a time"
+        assert (await _received(api, received)).headers["webhook-id"] == "evt_1"
+        shown = (await api.call("GET", begun.headers["Location"], as_="admin")).json
+        assert (shown["status"], shown["matched"], shown["replayed"], shown["endpoint"]) == ("done", 1, 1, endpoint["id"])
+        assert (await api.call("GET", REPLAYS, as_="admin")).json == {"items": [shown], "nextCursor": None}
+        assert (await api.call("POST", f"{begun.headers['Location']}/cancel", as_="admin")).status == 409
+        other = (await api.call("POST", path, as_="admin", body=asked | {"rate": "1/1d"})).json
+        assert (await api.call("POST", f"{REPLAYS}/{other['id']}/cancel", as_="admin")).json["status"] == "cancelled"
+        for wrong in ({}, {"since": "yesterday"}, asked | {"status": ["pending"]}, asked | {"dry": True}):
+            assert (await api.call("POST", path, as_="admin", body=wrong)).status == 422, wrong
+        (delivery,) = (await api.call("GET", f"{DELIVERIES}?run=run_1", as_="admin")).json["items"]
+        assert delivery["attemptCount"] == 2
+    assert (await api.call("GET", f"{REPLAYS}/nope", as_="admin")).status == 404
+    assert (await api.call("POST", f"{ENDPOINTS}/nope/replay", as_="admin", body=asked)).status == 404
 
 
 async def test_a_test_event_is_sent_and_answered(api: Api) -> None:

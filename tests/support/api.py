@@ -19,6 +19,7 @@ from pipeline.auth import Authenticator, Role, issue
 from pipeline.config import Config
 from pipeline.eventtypes import EventTypes
 from pipeline.filters import compile_filter
+from pipeline.history import History
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.queues import Queues
 from pipeline.storage import Storage
@@ -109,7 +110,10 @@ async def serving(
     definitions = Definitions(redis, keys, compile_all(config))
     runs = Runs(redis, keys, queues, definitions, Transitions(redis, keys, queues, definitions))
     log = Log(redis, keys.log)
-    webhooks = Webhooks(redis=redis, prefix=keys.webhooks, encryption_keys=[b"k" * 32], allow_networks=("127.0.0.0/8",), filters=compile_filter)
+    history = History(redis, keys, log, "webhooks")
+    webhooks = Webhooks(
+        redis=redis, prefix=keys.webhooks, history=history, encryption_keys=[b"k" * 32], allow_networks=("127.0.0.0/8",), filters=compile_filter
+    )
 
     async def ready() -> dict[str, Any]:
         return api.ready

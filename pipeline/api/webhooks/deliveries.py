@@ -81,6 +81,7 @@ class DeliveryQuery(Query):
     until: AwareDatetime | None = None
     """Created at or before this time."""
     event: str | None = None
+    run: str | None = None
     last_status: str | None = None
     """HTTP status of the last attempt: one (`503`), a class (`5xx`), or `none` where there was no answer."""
     cursor: str | None = None
@@ -96,6 +97,7 @@ async def list_deliveries(request: web.Request) -> web.StreamResponse:
         since=ms_of(query.since),
         until=ms_of(query.until),
         event=query.event,
+        run=query.run,
         code=query.last_status,
         cursor=query.cursor,
         limit=query.limit,
