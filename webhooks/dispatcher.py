@@ -18,6 +18,7 @@ from webhooks.mailbox import Claim, Mailbox, Settlement, released
 from webhooks.model import Endpoint
 from webhooks.notices import OWN, delivery_exhausted, endpoint_disabled
 from webhooks.outbox import Outbox
+from webhooks.selecting import Bodies
 from webhooks.sender import Outcome, Request, Sender
 from webhooks.signing import Key
 from webhooks.stubborn import STORE_ERRORS, Pause
@@ -84,6 +85,7 @@ class Dispatcher:
         self._freed = asyncio.Event()
         self._claimed_at: float | None = None
         self._opened: dict[str, _Opened] = {}
+        self._bodies = Bodies()
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Deliver until told to stop; then finish what is under way within `drain` seconds and hand back the rest."""
@@ -174,7 +176,7 @@ class Dispatcher:
         request = Request(
             url=endpoint.url,
             event=claim.event,
-            body=claim.body,
+            body=self._bodies.of(claim.event, claim.body, endpoint.payload),
             keys=[key for until, key in opened.keys if until is None or until > now],
             headers=opened.headers,
             timeout=endpoint.timeout / 1000,

@@ -114,7 +114,7 @@ class Endpoints:
 
         def rotated(present: Endpoint) -> Endpoint:
             wanted = self.keyring.rotated(_writable(present), secret, self._clock(), given.overlap)
-            if len(wanted.secrets) > MAX_SECRETS:
+            if max(len(wanted.secrets), len(wanted.pairs)) > MAX_SECRETS:
                 raise Conflict(f"{MAX_SECRETS} secrets of {endpoint} sign already", hint="wait until one has ended, or give a shorter overlap (0s)")
             return wanted
 

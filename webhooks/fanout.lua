@@ -2,7 +2,7 @@
 --
 -- KEYS 1 prefix, 2 the log
 -- ARGV 1 now, 2 version of the endpoints that were matched against, 3 group, 4 in MessagePack:
---   {acks: [stream id…], events: [{id, type, run, body, to: [[endpoint, delivery id, ms until the first attempt]…]}…]}
+--   {acks: [stream id…], events: [{id, type, run, body, to: [[endpoint, delivery id, ms until the first attempt, why it is skipped or nil]…]}…]}
 -- Returns the number of deliveries created, or -1 if an endpoint has changed since: match again.
 
 local now, at = tonumber(ARGV[1]), ARGV[1]
@@ -32,13 +32,15 @@ local function endpoint_of(id)
   return endpoints[id]
 end
 
-local function create(event, id, delivery, delay)
+local function create(event, id, delivery, delay, skipped)
   local e = endpoint_of(id)
   if not e.status then return 0 end
   local record = key('delivery', delivery)
-  if e.status == 'disabled' then
+  -- What the filter leaves out comes first: it would not be wanted of an endpoint that is enabled either.
+  local reason = skipped or (e.status == 'disabled' and 'endpoint-disabled')
+  if reason then
     call('HSET', record, 'event', event.id, 'endpoint', id, 'type', event.type, 'run', event.run, 'created', at,
-      'status', 'skipped', 'reason', 'endpoint-disabled', 'finished', at)
+      'status', 'skipped', 'reason', reason, 'finished', at)
     note(delivery, id, at, nil, 'skipped', at, event.run)
     return 1
   end
@@ -56,7 +58,7 @@ local new, bodies = all_new(), {}
 for _, event in ipairs(work.events) do
   local fresh = 0
   for _, to in ipairs(event.to) do
-    if new or call('EXISTS', key('delivery', to[2])) == 0 then fresh = fresh + create(event, to[1], to[2], to[3]) end
+    if new or call('EXISTS', key('delivery', to[2])) == 0 then fresh = fresh + create(event, to[1], to[2], to[3], to[4]) end
   end
   if fresh > 0 then
     bodies[#bodies + 1], bodies[#bodies + 2] = key('body', event.id), event.body

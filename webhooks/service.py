@@ -83,15 +83,15 @@ class Webhooks:
         self.guard = guard or Guard(allow_networks)
         keyring = Keyring(Vault(encryption_keys))
         self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
-        self.seals = Seals(redis, self._keys, keyring)
+        self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
         candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
         self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
-        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._filters, self._clock)
+        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
         self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
         self.undelivered = Overdue(self.deliveries.listing, self.inquiry, self._clock)
-        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
@@ -110,7 +110,7 @@ class Webhooks:
         if self._log is None:
             raise InvalidInput("the fan-out needs the event log")
         directory = Directory(self._redis, self._keys)
-        await Fanout(self._redis, self._keys, self._log, directory, self._schedule, self._clock).run(stop)
+        await Fanout(self._redis, self._keys, self._log, directory, self._filters, self._schedule, self._clock).run(stop)
 
     async def run_dispatcher(self, stop: asyncio.Event) -> None:
         """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""

@@ -172,6 +172,16 @@ async def test_a_key_pair_is_made_when_first_asked_for_and_rotates_with_the_secr
     assert (await endpoints.patch(made.id, {"description": "d"})).document()["formerPublicKeys"] == []
 
 
+async def test_no_overlap_of_a_key_pair_is_cut_short_either(redis: Redis) -> None:
+    endpoints = Hooks(redis).webhooks.endpoints
+    made, first = await endpoints.create({"url": "http://127.0.0.1/", "asymmetric": True})
+    for _ in range(4):
+        await endpoints.rotate_secret(made.id)
+    with pytest.raises(Conflict):
+        await endpoints.rotate_secret(made.id, {"secret": first})
+    assert (await endpoints.get(made.id)).pairs[-1].public == made.pairs[0].public
+
+
 async def test_a_declared_endpoint_keeps_its_key_pair(redis: Redis) -> None:
     hooks = Hooks(redis)
     await hooks.webhooks.declare([declared(asymmetric=True)])

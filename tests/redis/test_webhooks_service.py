@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.store.connection import connect
+from tests.support.events import check_told
 from tests.support.hooks import Clock, Hooks
 from tests.support.receiver import Answer, receiving
 from tests.support.valkey import Valkey
@@ -68,6 +69,21 @@ async def test_an_event_arrives_signed(redis: Redis) -> None:
     assert health["lastClaimAgeMs"] is not None
 
 
+async def test_a_thin_body_is_what_is_signed_and_follows_the_endpoint(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint, secret = await hooks.webhooks.endpoints.create({"url": receiver.url, "payload": "thin"})
+        event = await hooks.event("invoice.paid", invoiceId="i-1", total=90)
+        thin = await receiver.next()
+        await settled(hooks, {delivery_id(event, endpoint.id): "delivered"})
+        await hooks.webhooks.endpoints.patch(endpoint.id, {"payload": "full"})
+        await hooks.webhooks.replay.one(delivery_id(event, endpoint.id))
+        full = await receiver.next()
+    assert verify(secret, thin.headers, thin.body, time.time())["data"] == {"n": 1, "invoiceId": "i-1"}
+    assert verify(secret, full.headers, full.body, time.time())["data"] == {"n": 1, "invoiceId": "i-1", "total": 90}
+    assert thin.id == full.id == event
+
+
 async def test_while_a_secret_rotates_both_verify(redis: Redis) -> None:
     hooks = hooks_of(redis)
     async with receiving() as receiver, hooks.running():
@@ -125,6 +141,7 @@ async def test_exhausted_is_told_to_others_and_not_again(redis: Redis) -> None:
             told = await other.next()
             await settled(hooks, {delivery_id(event, broken_id): "exhausted", delivery_id(told.id, other_id): "delivered"})
     assert told.event["type"] == "delivery.exhausted"
+    check_told("delivery.exhausted", told.event["data"])
     data = told.event["data"]
     assert (data["endpoint"], data["delivery"], data["eventId"], data["attempts"], data["status"]) == (
         broken_id,
@@ -155,6 +172,7 @@ async def test_410_disables_the_endpoint_and_tells(redis: Redis) -> None:
         async with hooks.running():
             await hooks.event()
             told = await other.next()
+    check_told("endpoint.disabled", told.event["data"])
     assert (told.event["data"]["endpoint"], told.event["data"]["reason"]) == (gone_id, "gone")
     assert (await hooks.webhooks.endpoints.get(gone_id)).status == "disabled"
     assert len(gone.received) == 1

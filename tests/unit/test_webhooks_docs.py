@@ -61,5 +61,5 @@ async def test_a_python_example_runs(library: str, tampered: bool, status: int, 
 
 def test_each_verdict_of_an_explanation_is_in_the_table() -> None:
     (table,) = re.findall(r"^\| verdict \|.*?\n\n", PAGE, re.DOTALL | re.MULTILINE)
-    named = {verdict for row in table.splitlines()[2:] for verdict in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+    named = {verdict for row in table.strip().splitlines()[2:] for verdict in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
     assert named == set(Verdict)
