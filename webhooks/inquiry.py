@@ -171,10 +171,10 @@ class Inquiry:
         return Facts(**common, **await self._of_record(record, receiver))
 
     def _filtered(self, subject: _Subject, receiver: _Receiver) -> str | None:
+        event = subject.event
         # Of an event that only its run's timeline still has, the data is not complete.
-        if receiver.definition is None or subject.event is None or not subject.event.cursor:
-            return None
-        return self._filters.of(subject.event).skipped(receiver.definition)
+        complete = event is not None and (bool(event.cursor) or isinstance(event, KeptEvent))
+        return self._filters.of(event).skipped(receiver.definition) if event and receiver.definition and complete else None
 
     async def _of_record(self, record: Delivery, receiver: _Receiver) -> dict[str, Any]:
         before = "+inf" if record.due is None else f"({record.due}"
