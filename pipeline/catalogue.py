@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.", "document.")
+RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.", "document.", "webhook.")
 """How Hookline's own types begin; no other may."""
 TIMESTAMP = "2026-01-31T09:30:00.000Z"
 """Of every example."""
@@ -287,6 +287,12 @@ OWN: tuple[EventType, ...] = (
         always=(*_DELIVERY, "attempts", "error"),
         runId=_NULLABLE_RUN,
         status=_ANSWERED,
+    ),
+    _type(
+        "webhook.test",
+        "Somebody tries an endpoint: sent to it alone, whatever it subscribes to; in no log and no listing.",
+        {"endpoint": "ep_3f9c0a51d7e84b2c9a10"},
+        always=("endpoint",),
     ),
 )
 """In the order of a run's life; then what is told of documents and webhooks."""

@@ -18,6 +18,7 @@ from webhooks.errors import InvalidInput
 from webhooks.fanout import Fanout
 from webhooks.guard import Guard
 from webhooks.inputs import Declared, check_schedule
+from webhooks.inquiry import Inquiry
 from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
@@ -33,6 +34,7 @@ from webhooks.seals import Seals
 from webhooks.selecting import Filters
 from webhooks.sender import Sender
 from webhooks.stubborn import STORE_ERRORS
+from webhooks.undelivered import Overdue
 from webhooks.vault import Vault
 
 UPKEEP_SECONDS = 30.0
@@ -90,6 +92,8 @@ class Webhooks:
         candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
         self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
         self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
+        self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
+        self.undelivered = Overdue(self.deliveries.listing, self.inquiry, self._clock)
         self.probe = Probe(self.endpoints, self.guard, self._clock)
         self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
