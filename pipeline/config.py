@@ -198,10 +198,28 @@ class Endpoint(Section):
         return value
 
 
+class Events(Section):
+    """What may be published by `POST /api/events`."""
+
+    strict: bool = False
+    """Only types registered by `PUT /api/events/types/{type}`."""
+
+
+class Notify(Section):
+    """Whom a `send-notification` job tells of endpoints that fail and are disabled."""
+
+    type: Literal["email", "slack", "sms", "push"]
+    to: str | None = None
+    """Fills `{to}` in the channel's URL."""
+
+
 class Webhooks(Section):
     allow_networks: tuple[str, ...] = ()
     schedule: tuple[Duration, ...] = ("0s", "5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")  # type: ignore[assignment]
     endpoints: tuple[Endpoint, ...] = ()
+    disable_after: Duration | None = "5d"  # type: ignore[assignment]
+    """How long an endpoint may be without a success; null or 0s: for ever."""
+    notify: Notify | None = None
 
     @field_validator("allow_networks")
     @classmethod
@@ -361,6 +379,7 @@ class Config(Section):
     notifications: Notifications = Notifications()
     compliance: Compliance = Compliance()
     push: Push = Push()
+    events: Events = Events()
     webhooks: Webhooks = Webhooks()
     retention: Retention = Retention()
     data_dir: str = ".hookline"

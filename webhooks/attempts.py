@@ -17,7 +17,7 @@ SWEEP = 200
 
 
 def attempt_record(outcome: Outcome, now: int) -> dict[str, Any]:
-    """An attempt as it is stored; its number is given in the store."""
+    """An attempt as it is stored; its number is its place."""
     return {
         "at": now,
         "duration": outcome.duration,
@@ -49,7 +49,13 @@ class Deliveries:
 
     async def attempts(self, delivery: str) -> list[Attempt]:
         """Oldest first, the last 50."""
-        return [Attempt(**orjson.loads(row)) for row in await self._redis.lrange(self._keys.attempts(delivery), 0, -1)]
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hget(self._keys.delivery(delivery), "attempts")
+            pipe.lrange(self._keys.attempts(delivery), 0, -1)
+            count, rows = await pipe.execute()
+        first = int(count or 0) - len(rows) + 1
+        # The number is in those that earlier versions wrote, and the same.
+        return [Attempt(**(orjson.loads(row) | {"number": number})) for number, row in enumerate(rows, first)]
 
     async def document(self, delivery: str) -> dict[str, Any]:
         """A delivery with its attempts, as the API shows it. Raises NotFound."""
@@ -58,7 +64,7 @@ class Deliveries:
 
     async def body(self, event: str) -> bytes | None:
         """What was or will be sent for an event."""
-        body = await self._redis.hget(self._keys.event(event), "body")
+        body = await self._redis.get(self._keys.body(event)) or await self._redis.hget(self._keys.event(event), "body")
         return None if body is None else str(body).encode()
 
     async def list(

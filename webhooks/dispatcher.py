@@ -1,9 +1,10 @@
 """The dispatcher: claims what is due, sends it concurrently, settles outcomes in batches."""
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -12,17 +13,21 @@ from webhooks.attempts import attempt_record
 from webhooks.backoff import Verdict, decide
 from webhooks.directory import Directory
 from webhooks.endpoints import Endpoints
-from webhooks.errors import WebhookError
+from webhooks.errors import NotFound, WebhookError
 from webhooks.mailbox import Claim, Mailbox, Settlement, released
 from webhooks.model import Endpoint
-from webhooks.notices import OWN, delivery_exhausted, endpoint_disabled
+from webhooks.notices import about
 from webhooks.outbox import Outbox
+from webhooks.selecting import Bodies
 from webhooks.sender import Outcome, Request, Sender
 from webhooks.signing import Key
 from webhooks.stubborn import STORE_ERRORS, Pause
 
-CAPACITY = 1_000
-"""Attempts under way in one process. High, because endpoints that hang hold theirs for the whole timeout."""
+CAPACITY = 2_000
+"""Attempts under way in one process: room for two hundred endpoints that hang with ten each, until their breakers open, before others wait.
+
+One that waits costs a socket and some 20 KiB. Retries have half of it at most: however many hang again, fresh deliveries have the other half.
+"""
 PER_CLAIM = 100
 PER_SETTLE = 200
 HAND_BACK_SECONDS = 1.0
@@ -74,10 +79,13 @@ class Dispatcher:
         self._outcomes: list[Settlement] = []
         self._unsettled = 0
         """Claimed and not yet settled: what the capacity is counted by."""
+        self._retries = 0
+        """Those of them that are retries."""
         self._something = asyncio.Event()
         self._freed = asyncio.Event()
         self._claimed_at: float | None = None
         self._opened: dict[str, _Opened] = {}
+        self._bodies = Bodies()
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Deliver until told to stop; then finish what is under way within `drain` seconds and hand back the rest."""
@@ -125,20 +133,21 @@ class Dispatcher:
     async def _claim(self, limit: int) -> float:
         """Claim once and begin to send; returns for how many seconds there is nothing more to do."""
         now = self._clock()
-        batch = await self._mailbox.claim(limit, now)
+        room = self._capacity // 2 - self._retries
+        batch = await self._mailbox.claim(limit, now, retries=max(room, 0))
         self._claimed_at = time.monotonic()
-        self._unsettled += len(batch.claims)
+        self._count(batch.claims, 1)
         if batch.version != self._directory.version:
             try:
                 await self._directory.refresh()
             except STORE_ERRORS:
-                self._unsettled -= len(batch.claims)
+                self._count(batch.claims, -1)
                 raise
         for claim in batch.claims:
             task = asyncio.create_task(self._deliver(claim))
             self._sending[task] = claim
             task.add_done_callback(self._sent)
-        if batch.claims:
+        if batch.next_due is not None and batch.next_due <= now + 1 and batch.claims:
             return 0.0
         return LONGEST_SLEEP if batch.next_due is None else min(max(batch.next_due - now, 1) / 1000, LONGEST_SLEEP)
 
@@ -147,33 +156,32 @@ class Dispatcher:
     async def _deliver(self, claim: Claim) -> None:
         now = self._clock()
         endpoint = self._directory.get(claim.endpoint)
-        if endpoint is None or not claim.body:
-            # Deleted since, or its headers cannot be decrypted.
-            outcome = Outcome(duration=0, error="the endpoint was deleted, or its secrets cannot be decrypted")
-        else:
-            try:
-                outcome = await self._attempt(claim, endpoint, now)
-            except Exception:
-                # A mistake of ours is a failed attempt like any other, so that the schedule slows its repetition down and ends it.
-                log.exception("an attempt broke", delivery=claim.id, endpoint=claim.endpoint)
-                outcome = Outcome(duration=self._clock() - now, error="the sender failed; its log says why")
-        self._record(claim, endpoint, outcome, now)
-
-    async def _attempt(self, claim: Claim, endpoint: Endpoint, now: int) -> Outcome:
+        request: Request | None = None
         try:
-            opened = self._open(endpoint, now)
+            if endpoint is None or not claim.body:
+                raise NotFound("the endpoint was deleted, or its event is no longer kept")
+            request = self._request(claim, endpoint, now)
+            outcome = await self._sender.send(request, now)
         except WebhookError as error:
-            return Outcome(duration=0, error=error.message)
-        request = Request(
+            outcome = Outcome(duration=0, error=error.message)
+        except Exception:
+            # A mistake of ours is a failed attempt like any other, so that the schedule slows its repetition down and ends it.
+            log.exception("an attempt broke", delivery=claim.id, endpoint=claim.endpoint)
+            outcome, request = Outcome(duration=self._clock() - now, error="the sender failed; its log says why"), None
+        self._record(claim, endpoint, outcome, now, sent=request is not None)
+
+    def _request(self, claim: Claim, endpoint: Endpoint, now: int) -> Request:
+        """Raises MissingKey."""
+        opened = self._open(endpoint, now)
+        return Request(
             url=endpoint.url,
             event=claim.event,
-            body=claim.body,
+            body=self._bodies.of(claim.event, claim.body, endpoint.payload),
             keys=[key for until, key in opened.keys if until is None or until > now],
             headers=opened.headers,
             timeout=endpoint.timeout / 1000,
             trace=claim.run or claim.event,
         )
-        return await self._sender.send(request, now)
 
     def _open(self, endpoint: Endpoint, now: int) -> "_Opened":
         """Decrypted once per version of the endpoint. Raises MissingKey."""
@@ -186,17 +194,17 @@ class Dispatcher:
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
-    def _record(self, claim: Claim, endpoint: Endpoint | None, outcome: Outcome, now: int) -> None:
+    def _record(self, claim: Claim, endpoint: Endpoint | None, outcome: Outcome, now: int, *, sent: bool) -> None:
         decision = decide(
             status=outcome.verdict_status,
             retry_after=outcome.retry_after,
+            directive=outcome.webhook_delivery,
             tried=claim.tried + 1,
             schedule=(endpoint and endpoint.schedule) or self._schedule,
             now=self._clock(),
             random=random.random(),
         )
-        quiet = claim.type.startswith(OWN)
-        exhausted = decision.verdict is Verdict.EXHAUSTED and not quiet
+        failed = decision.verdict is not Verdict.DELIVERED
         settlement = Settlement(
             claim=claim,
             verdict=decision.verdict,
@@ -204,11 +212,14 @@ class Dispatcher:
             due=decision.due,
             hold_until=decision.hold_until,
             endpoint_version=endpoint.version if endpoint else 0,
-            gone=({} if quiet else endpoint_disabled(claim, outcome)) if decision.gone else None,
-            exhausted=delivery_exhausted(claim, outcome) if exhausted else None,
+            receiver=decision.receiver if sent else None,
+            refusal=decision.refusal,
+            off=decision.off,
+            reason=decision.reason,
+            about=about(claim, outcome) if failed or decision.off else None,
         )
         # The record says as much of a success.
-        (log.debug if decision.verdict is Verdict.DELIVERED else log.info)(
+        (log.info if failed else log.debug)(
             "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
             status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
         )  # fmt: skip
@@ -225,7 +236,7 @@ class Dispatcher:
         elif error := task.exception():
             # Its outcome could not even be made: the lease is left to run out.
             log.error("an outcome broke", delivery=claim.id, endpoint=claim.endpoint, exc_info=error)
-            self._unsettled -= 1
+            self._count([claim], -1)
             self._freed.set()
 
     async def _settle_forever(self) -> None:
@@ -246,10 +257,23 @@ class Dispatcher:
                     await self._settle_each(batch)
                 pause.reset()
                 del self._outcomes[: len(batch)]
-                if any(one.gone or one.exhausted for one in batch):
+                if any(one.about for one in batch):
                     self._outbox.nudge()
-                self._unsettled -= len(batch)
+                crowded = self._retries >= self._capacity // 2
+                self._count([one.claim for one in batch], -1)
                 self._freed.set()
+                if crowded and self._retries < self._capacity // 2:
+                    await self._wake()
+
+    def _count(self, claims: Iterable[Claim], by: int) -> None:
+        for claim in claims:
+            self._unsettled += by
+            self._retries += by * claim.retry
+
+    async def _wake(self) -> None:
+        """There is room for retries again, of which the last claim was told nothing."""
+        with contextlib.suppress(*STORE_ERRORS):
+            await self._mailbox.wake()
 
     async def _settle_each(self, batch: Sequence[Settlement]) -> None:
         """Leave out only what cannot be recorded: its lease runs out."""

@@ -9,7 +9,7 @@ from webhooks import records
 from webhooks.errors import Conflict, InvalidInput, NotFound, ReadOnly
 from webhooks.guard import Guard
 from webhooks.inputs import DEFAULT_OVERLAP_MS, Declared, EndpointChanges, NewEndpoint, Rotation, parse
-from webhooks.keyring import MAX_SECRETS, Keyring, overlapping
+from webhooks.keyring import MAX_SECRETS, Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import lease_for
 from webhooks.model import Endpoint, EndpointStatus, Page
@@ -113,10 +113,10 @@ class Endpoints:
         secret = given.secret.get_secret_value() if given.secret else generate_secret()
 
         def rotated(present: Endpoint) -> Endpoint:
-            now = self._clock()
-            if len(overlapping(_writable(present).secrets, now, given.overlap)) >= MAX_SECRETS:
+            wanted = self.keyring.rotated(_writable(present), secret, self._clock(), given.overlap)
+            if max(len(wanted.secrets), len(wanted.pairs)) > MAX_SECRETS:
                 raise Conflict(f"{MAX_SECRETS} secrets of {endpoint} sign already", hint="wait until one has ended, or give a shorter overlap (0s)")
-            return self.keyring.rotated(present, secret, now, given.overlap)
+            return wanted
 
         return await self._change(endpoint, rotated), secret
 

@@ -17,6 +17,7 @@ from webhooks.model import delivery_id
 from webhooks.notices import OWN
 from webhooks.ports import Event, EventLog
 from webhooks.scripts import Script, Store
+from webhooks.selecting import Filters
 from webhooks.stubborn import STORE_ERRORS, Pause
 
 READ = 100
@@ -24,6 +25,9 @@ PER_SCRIPT = 500
 """Deliveries that one script makes: the store serves nobody else meanwhile."""
 BLOCK_MS = 1000
 log = structlog.get_logger(__name__)
+
+_Target = tuple[str, str, int, str | None]
+"""Endpoint, delivery, ms until the first attempt, and why there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +39,21 @@ class _Part:
 
 
 class Fanout:
-    def __init__(self, redis: Store, keys: Keys, events: EventLog, directory: Directory, schedule: Sequence[int], clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        redis: Store,
+        keys: Keys,
+        events: EventLog,
+        directory: Directory,
+        filters: Filters,
+        schedule: Sequence[int],
+        clock: Callable[[], int],
+    ) -> None:
         """`schedule`: the default one, ms before each attempt."""
         self._events = events
         self._keys = keys
         self._directory = directory
+        self._filters = filters
         self._schedule = schedule
         self._clock = clock
         self._script = Script(redis, "fanout")
@@ -84,34 +98,30 @@ class Fanout:
         acks: list[str] = []
         room = PER_SCRIPT
         for event in events:
-            targets = self._targets(event)
-            body = orjson.dumps(event.document()) if targets else b""
             run = event.data.get("runId")
-            while targets:
-                chunk, targets = targets[:room], targets[room:]
-                grouped.append({"id": event.id, "type": event.type, "run": run if isinstance(run, str) else "", "body": body, "to": chunk})
-                room -= len(chunk)
+            about = {"id": event.id, "type": event.type, "run": run if isinstance(run, str) else ""}
+            body, to = b"", list[_Target]()
+            for target in self._targets(event):
                 if room == 0:
-                    if not targets:
-                        acks.append(event.cursor)
                     yield _Part(events=grouped, acks=acks)
-                    grouped, acks, room = [], [], PER_SCRIPT
-                    if not targets:
-                        break
-            else:
-                acks.append(event.cursor)
+                    grouped, acks, to, room = [], [], [], PER_SCRIPT
+                if not to:
+                    body = body or orjson.dumps(event.document())
+                    grouped.append({**about, "body": body, "to": to})
+                to.append(target)
+                room -= 1
+            acks.append(event.cursor)
         if grouped or acks:
             yield _Part(events=grouped, acks=acks)
 
-    def _targets(self, event: Event) -> list[tuple[str, str, int]]:
-        """`(endpoint, delivery, ms until the first attempt)` of each endpoint that wants the event."""
+    def _targets(self, event: Event) -> Iterator[_Target]:
+        """What comes of each endpoint that wants the event. One by one: the filters of thousands take longer than others should wait."""
         concerned = event.data.get("endpoint") if event.type.startswith(OWN) else None
-        found = []
+        selection = self._filters.of(event)
         for endpoint in self._directory.route(event.type):
             if endpoint.id != concerned:
                 delay = first_delay(endpoint.schedule or self._schedule, random.random())
-                found.append((endpoint.id, delivery_id(event.id, endpoint.id), delay))
-        return found
+                yield endpoint.id, delivery_id(event.id, endpoint.id), delay, selection.skipped(endpoint)
 
 
 def _pack(part: _Part) -> bytes:

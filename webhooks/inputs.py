@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
@@ -12,7 +12,7 @@ from webhooks.matching import MAX_TYPES, check_pattern
 from webhooks.model import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT_MS, HIDDEN, Payload
 from webhooks.selecting import Filters
 from webhooks.signing import key_of
-from webhooks.units import Rate, parse_duration, parse_rate
+from webhooks.units import Rate, ms, parse_duration, parse_rate
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MAX_SCHEDULE = 30
@@ -32,6 +32,8 @@ _RESERVED_PREFIXES = ("webhook-", "content-", "proxy-", "sec-", "x-forwarded-")
 
 Rate_ = Annotated[Rate, BeforeValidator(parse_rate)]
 Ordering = Annotated[str, Field(pattern=r"^data(\.[A-Za-z0-9_]+)+$", max_length=128)]
+Time = Annotated[int, BeforeValidator(lambda value: ms(value) if isinstance(value, str) else None)]
+"""ms since the epoch; comes as ISO-8601 with a zone."""
 Duration = Annotated[int, BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value))]
 
 
@@ -94,6 +96,18 @@ class NewEndpoint(_Rules):
     headers: dict[str, str] = {}
     secret: SecretStr | None = None
     """None: one is made."""
+
+
+class NewReplay(_Rules):
+    since: Time
+    until: Time | None = None
+    """None: now."""
+    status: tuple[Literal["delivered", "exhausted", "skipped"], ...] | None = None
+    """None: exhausted and skipped, unless only what is missing is asked for."""
+    types: tuple[str, ...] = Field((), max_length=MAX_TYPES)
+    missing: bool = Field(False, strict=True)
+    rate: Rate_ | None = None
+    dryRun: bool = Field(False, strict=True)
 
 
 class EndpointChanges(_Rules):

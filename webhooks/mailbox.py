@@ -3,12 +3,13 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgpack
 import orjson
 
-from webhooks.backoff import Verdict
+from webhooks.backoff import Off, Receiver, Verdict
 from webhooks.keys import Keys
 from webhooks.scripts import Script, Store
 
@@ -29,7 +30,8 @@ class Claim:
     """A delivery to be attempted now, by us alone until its lease runs out."""
 
     id: str
-    token: str
+    lease: str
+    """When it runs out, ms since the epoch; the fraction makes it this claim's own, so that it also is what allows to settle."""
     endpoint: str
     event: str
     type: str
@@ -39,6 +41,8 @@ class Claim:
     tried: int
     """Made so far in this round of the schedule."""
     body: bytes
+    retry: bool
+    """Whether it was taken from the retries, of which a dispatcher has only so many under way."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,64 +66,88 @@ class Settlement:
     due: int | None = None
     hold_until: int | None = None
     endpoint_version: int = 0
-    gone: dict[str, Any] | None = None
-    """The receiver said 410; the event to publish, empty for none."""
-    exhausted: dict[str, Any] | None = None
-    """The event to publish if this ends the delivery."""
+    receiver: Receiver | None = None
+    """What the attempt says about it; None: nothing, it was not asked."""
+    refusal: bool = False
+    """It is too busy and did not say for how long."""
+    off: Off | None = None
+    """It wants nothing any more."""
+    reason: str | None = None
+    """Why the delivery is exhausted, where that is not the schedule's end."""
+    about: dict[str, Any] | None = None
+    """What an event about this says; None: there shall be none."""
 
-    def packed(self) -> dict[str, Any]:
+    def packed(self) -> list[Any] | dict[str, Any]:
+        """As settle.lua reads it: a success short, for there are the most of them."""
         attempt = self.attempt or {}
-        item: dict[str, Any] = {
+        code, record = str(attempt.get("status") or ""), orjson.dumps(attempt)
+        if self.verdict is Verdict.DELIVERED and not self.off:
+            return [self.claim.id, self.claim.lease, code, record]
+        item = {
             "id": self.claim.id,
-            "token": self.claim.token,
+            "lease": self.claim.lease,
             "verdict": self.verdict.value if self.verdict else RELEASED,
+            "retry": int(self.claim.retry),
             "version": self.endpoint_version,
-            "attempt": orjson.dumps(attempt),
-        }
-        optional = {
-            "due": self.due,
+            "began": attempt.get("at"),
+            "receiver": self.receiver and self.receiver.value,
+            "refusal": self.refusal or None,
+            "off": self.off and self.off.value,
             "hold": self.hold_until,
-            "code": attempt.get("status"),
-            "gone": None if self.gone is None else orjson.dumps(self.gone) if self.gone else "",
-            "notice": orjson.dumps(self.exhausted) if self.exhausted else None,
+            "due": self.due,
+            "reason": self.reason,
+            "code": code,
+            "attempt": record,
+            "about": self.about and orjson.dumps(self.about),
         }
-        return item | {name: value for name, value in optional.items() if value is not None}
+        return {name: value for name, value in item.items() if value is not None}
 
 
 class Mailbox:
-    def __init__(self, redis: Store, keys: Keys) -> None:
+    def __init__(self, redis: Store, keys: Keys, *, disable_after: int = 0) -> None:
+        """`disable_after`: ms without a success after which an endpoint is disabled; 0: never."""
         self._redis = redis
         self._keys = keys
+        self._disable_after = disable_after
         self._claim = Script(redis, "claim")
-        self._settle = Script(redis, "settle")
+        self._settle = Script(redis, "health", "settle")
 
-    async def claim(self, limit: int, now: int) -> Batch:
-        """Up to `limit` deliveries that are due, of each endpoint no more than its concurrency allows."""
-        token = secrets.token_hex(8)
-        version, next_due, rows, events = await self._claim([self._keys.prefix], [now, limit, token])
-        bodies = dict(zip(events[::2], events[1::2], strict=True))
+    async def claim(self, limit: int, now: int, *, retries: int | None = None) -> Batch:
+        """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
+        most = limit if retries is None else min(retries, limit)
+        version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8)])
+        bodies = dict(zip(events[::2], map(str.encode, events[1::2]), strict=True))
         claims = [
             Claim(
                 id=delivery,
-                token=token,
+                lease=lease,
                 endpoint=endpoint,
                 event=event,
                 type=type,
                 run=run or None,
                 attempts=int(attempts),
                 tried=int(attempts) - int(base),
-                body=bodies[event].encode(),
+                body=bodies[event],
+                retry=retry == 1,
             )
-            for delivery, endpoint, event, type, run, attempts, base in rows
+            for endpoint, lease, retry, *rows in rounds
+            for delivery, event, type, run, attempts, base in rows
         ]
-        return Batch(claims=claims, version=int(version), next_due=int(float(next_due)) if next_due else None)
+        return Batch(claims=claims, version=int(version), next_due=int(next_due) if next_due else None)
 
     async def settle(self, settlements: Sequence[Settlement], now: int) -> list[str]:
         """Record outcomes; for each `ok`, `stale` (somebody else holds it by now), `repeated` or `missing` (removed meanwhile)."""
         if not settlements:
             return []
-        packed: bytes = msgpack.packb([settlement.packed() for settlement in settlements], use_bin_type=False)
-        return list(await self._settle([self._keys.prefix], [now, packed]))
+        packed = [one.packed() for one in settlements]
+        groups: dict[str, tuple[list[int], list[int]]] = {}
+        for place, one in enumerate(settlements):
+            groups.setdefault(one.claim.endpoint, ([], []))[isinstance(packed[place], dict)].append(place)
+        batch = [(endpoint, *([packed[place] for place in kind] for kind in kinds)) for endpoint, kinds in groups.items()]
+        answers = await self._settle([self._keys.prefix], [now, self._disable_after, msgpack.packb(batch, use_bin_type=False)])
+        places = (place for kinds in groups.values() for kind in kinds for place in kind)
+        found = dict(zip(places, chain.from_iterable(answers), strict=True))
+        return [found[place] for place in range(len(settlements))]
 
     async def wait(self, seconds: float) -> None:
         """Return when something may have become due, after `seconds` at the latest."""
@@ -130,7 +158,7 @@ class Mailbox:
         await self._redis.lpush(self._keys.wake, "1")
 
     async def longest_waiting(self, now: int) -> int:
-        """For how many ms the endpoint that waits longest could have been claimed; 0 if none waits."""
+        """For how many ms the endpoint that waits longest with fresh deliveries could have been claimed; 0 if none waits."""
         rows = await self._redis.zrange(self._keys.due, 0, 0, withscores=True)
         return max(now - int(rows[0][1]), 0) if rows else 0
 

@@ -1,11 +1,15 @@
 """What is stored and passed around: endpoints, deliveries and attempts."""
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from webhooks.units import Rate, format_duration, iso
+import orjson
+
+from webhooks.health import Health
+from webhooks.units import Rate, format_duration, iso, ms
 
 HIDDEN = "(hidden)"
 """What the API shows instead of a header's value: it may well be a password."""
@@ -21,7 +25,7 @@ class EndpointStatus(StrEnum):
     PAUSED = "paused"
     """Events still become deliveries, which wait."""
     DISABLED = "disabled"
-    """The receiver said that it is gone: pending deliveries wait, new events are recorded as skipped."""
+    """The receiver said that it wants nothing any more, or failed for too long: pending deliveries wait, new events are recorded as skipped."""
 
 
 class Payload(StrEnum):
@@ -99,9 +103,11 @@ class Endpoint:
     """ms since the epoch."""
     version: int = 0
     """+1 with each change."""
+    health: Health = field(default=Health(), compare=False)
+    """As it was when this was read."""
 
-    def document(self) -> dict[str, Any]:
-        """As the API shows it; never with a secret."""
+    def document(self, now: int | None = None) -> dict[str, Any]:
+        """As the API shows it at a time (ms; None: now); never with a secret."""
         pairs = self.pairs if self.asymmetric else ()
         return {
             "id": self.id,
@@ -121,6 +127,7 @@ class Endpoint:
             "publicKey": pairs[0].public if pairs else None,
             "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until is not None],
             "headers": dict.fromkeys(self.header_names, HIDDEN),
+            "health": self.health.document(time.time_ns() // 1_000_000 if now is None else now),
             "source": self.source,
             "createdAt": iso(self.created),
         }
@@ -158,6 +165,8 @@ class Attempt:
             "error": self.error,
             "response": self.response,
             "address": self.address,
+            "phases": self.phases,
+            "reused": self.reused,
         }
 
 
@@ -172,12 +181,12 @@ class Delivery:
     run: str | None
     status: DeliveryStatus
     reason: str | None
-    """Why it was skipped."""
+    """Why it was skipped, or exhausted before its schedule's end."""
     attempts: int
     code: int | None
     """HTTP status of the last attempt."""
     due: int | None
-    """ms since the epoch; None unless it waits for an attempt."""
+    """ms since the epoch, of the attempt that it waits for, or that is under way; None unless it is pending."""
     created: int
     finished: int | None
 
@@ -209,10 +218,30 @@ class Delivery:
             reason=fields.get("reason") or None,
             attempts=int(fields.get("attempts") or 0),
             code=int(fields["code"]) if fields.get("code") else None,
-            due=int(fields["due"]) if fields.get("due") else None,
+            due=int(fields["due"]) if fields.get("due") and fields["status"] == DeliveryStatus.PENDING else None,
             created=int(fields["created"]),
             finished=int(fields["finished"]) if fields.get("finished") else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptEvent:
+    """An event as it is kept for its deliveries: the log may know nothing of it any more."""
+
+    id: str
+    type: str
+    timestamp: int
+    """ms since the epoch"""
+    data: dict[str, Any]
+    cursor: str = ""
+
+    def document(self) -> dict[str, Any]:
+        return {"type": self.type, "timestamp": iso(self.timestamp), "data": self.data}
+
+    @classmethod
+    def parse(cls, event: str, body: str | bytes) -> "KeptEvent":
+        document = orjson.loads(body)
+        return cls(id=event, type=document["type"], timestamp=ms(document["timestamp"]), data=document["data"])
 
 
 def delivery_id(event: str, endpoint: str) -> str:

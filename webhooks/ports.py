@@ -39,6 +39,31 @@ class EventLog(Protocol):
     async def ack(self, cursors: Sequence[str]) -> None: ...
 
 
+class History(Protocol):
+    """The log of events as it is looked back on, by who explains and repairs."""
+
+    async def find(self, event: str) -> Event | None:
+        """The event with this id, if it is among those looked through; see `searched`."""
+
+    async def of_run(self, run: str) -> Sequence[Event]:
+        """The events of a run, oldest first, as far as they are known; one that is no longer in the log has an empty cursor."""
+
+    async def after(self, cursor: str, *, limit: int) -> Sequence[Event]:
+        """Entries later than a cursor, oldest first; what the log no longer has is left out."""
+
+    def cursor_at(self, at: int) -> str:
+        """The cursor before the first entry logged at or after a time (ms since the epoch)."""
+
+    async def start(self) -> int | None:
+        """When the earliest entry that is kept was logged, ms since the epoch; None: the log is empty."""
+
+    async def fanned_out(self, cursor: str) -> bool:
+        """Whether the fan-out has acknowledged every entry up to this one."""
+
+    async def behind(self) -> int:
+        """The age in ms of the oldest entry that the fan-out has not acknowledged; 0 if there is none."""
+
+
 class Publish(Protocol):
     """Append one event to the log (`endpoint.disabled`, `delivery.exhausted`); a repeated id is harmless to receivers."""
 

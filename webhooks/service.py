@@ -10,6 +10,7 @@ import structlog
 
 from webhooks.attempts import Deliveries
 from webhooks.backoff import DEFAULT_SCHEDULE_MS
+from webhooks.candidates import Candidates
 from webhooks.directory import Directory
 from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Endpoints
@@ -17,23 +18,29 @@ from webhooks.errors import InvalidInput
 from webhooks.fanout import Fanout
 from webhooks.guard import Guard
 from webhooks.inputs import Declared, check_schedule
+from webhooks.inquiry import Inquiry
 from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
-from webhooks.ports import Compile, EventLog, Publish
+from webhooks.ports import Compile, EventLog, History, Publish
+from webhooks.probe import Probe
 from webhooks.replay import Replay
+from webhooks.replaying import Replaying
+from webhooks.replays import Replays
 from webhooks.scripts import Store
 from webhooks.seals import Seals
 from webhooks.selecting import Filters
 from webhooks.sender import Sender
 from webhooks.stubborn import STORE_ERRORS
+from webhooks.undelivered import Overdue
 from webhooks.vault import Vault
 
 UPKEEP_SECONDS = 30.0
 RETENTION_MS = 30 * 24 * 3_600_000
 DRAIN_MS = 20_000
+DISABLE_AFTER_MS = 5 * 24 * 3_600_000
 log = structlog.get_logger(__name__)
 
 
@@ -47,18 +54,21 @@ class Webhooks:
         prefix: str = "hookline:webhooks",
         log: EventLog | None = None,
         publish: Publish | None = None,
+        history: History | None = None,
         filters: Compile | None = None,
         encryption_keys: Sequence[bytes],
         allow_networks: Iterable[str] = (),
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
         retention: int = RETENTION_MS,
         drain: int = DRAIN_MS,
+        disable_after: int = DISABLE_AFTER_MS,
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
         """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
-        an endpoint can have none. Times are in ms:
-        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
+        an endpoint can have none, without `history` nobody is told what is missing. Times are in ms:
+        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop,
+        `disable_after` without a success until an endpoint is disabled (0: never).
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
         """
@@ -71,14 +81,21 @@ class Webhooks:
         self._keys = Keys(prefix)
         self._log = log
         self._drain = drain
+        self._retention = retention
         self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
         keyring = Keyring(Vault(encryption_keys))
         self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
-        self.seals = Seals(redis, self._keys, keyring)
+        self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
-        self._mailbox = Mailbox(redis, self._keys)
+        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
+        self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
+        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
+        self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
+        self.undelivered = Overdue(self.deliveries.listing, self.inquiry, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._clock)
+        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
 
@@ -96,14 +113,18 @@ class Webhooks:
         if self._log is None:
             raise InvalidInput("the fan-out needs the event log")
         directory = Directory(self._redis, self._keys)
-        await Fanout(self._redis, self._keys, self._log, directory, self._schedule, self._clock).run(stop)
+        await Fanout(self._redis, self._keys, self._log, directory, self._filters, self._schedule, self._clock).run(stop)
 
     async def run_dispatcher(self, stop: asyncio.Event) -> None:
         """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""
         async with Sender(self.guard) as sender:
             directory = Directory(self._redis, self._keys)
             self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock)
-            helpers = [asyncio.create_task(self._outbox.run(stop)), asyncio.create_task(self._upkeep(stop))]
+            helpers = [
+                asyncio.create_task(self._outbox.run(stop)),
+                asyncio.create_task(self._upkeep(stop)),
+                asyncio.create_task(self.replaying.run(stop)),
+            ]
             try:
                 await self._dispatcher.run(stop, drain=self._drain / 1000)
             finally:
@@ -127,6 +148,7 @@ class Webhooks:
                 while await self.deliveries.sweep():
                     pass
                 await self.endpoints.bury()
+                await self.replays.forget(self._retention)
                 if renewed := await self.seals.renew():
                     log.info("secrets are encrypted with the current key now", endpoints=renewed)
             except STORE_ERRORS as error:

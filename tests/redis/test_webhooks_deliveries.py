@@ -9,7 +9,10 @@ from webhooks.backoff import Verdict
 from webhooks.mailbox import Settlement
 from webhooks.model import delivery_id
 
-ATTEMPT = {"at": T0, "duration": 2, "status": 503, "error": "answered 503", "response": "no", "address": "127.0.0.1"}
+PHASES = {"dns": None, "connect": None, "tls": None, "firstByte": 1.5, "total": 2.0}
+ATTEMPT = {
+    "at": T0, "duration": 2, "status": 503, "error": "answered 503", "response": "no", "address": "127.0.0.1", "phases": PHASES, "reused": True,
+}  # fmt: skip
 DAY = 86_400_000
 
 
@@ -124,6 +127,8 @@ async def test_one_with_its_attempts(redis: Redis) -> None:
                 "error": "answered 503",
                 "response": "no",
                 "address": "127.0.0.1",
+                "phases": PHASES,
+                "reused": True,
             }
         ],
     }
@@ -202,6 +207,8 @@ async def test_retention_removes_what_ended_and_nothing_else(redis: Redis) -> No
     await hooks.mailbox.settle([Settlement(claim=claim, verdict=Verdict.EXHAUSTED, attempt=ATTEMPT)], hooks.clock.now)
     hooks.clock.forward(DAY)
     assert await hooks.webhooks.deliveries.sweep() == 1
+    # Finds that of the leases there were none is left.
+    await hooks.mailbox.claim(1, hooks.clock.now)
     await redis.delete(*await redis.keys(f"{hooks.keys.prefix}:claim:*"), *await redis.keys("t:log*"))
     assert set(await redis.keys()) <= before, "nothing is left of it"
 

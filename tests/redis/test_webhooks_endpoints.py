@@ -32,6 +32,7 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
         "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
         "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
+        "health": {"state": "closed", "failures": 0, "failingSince": None, "lastSuccessAt": None, "openUntil": None, "heldUntil": None},
         "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
     assert await endpoints.get(made.id) == made
@@ -143,6 +144,8 @@ async def test_no_overlap_is_cut_short_by_more_rotations(redis: Redis) -> None:
     with pytest.raises(Conflict, match="5 secrets"):
         await endpoints.rotate_secret(made.id)
     assert endpoints.keyring.secrets(await endpoints.get(made.id), T0)[-1] == first
+    back, _ = await endpoints.rotate_secret(made.id, {"secret": first})
+    assert (len(back.secrets), endpoints.keyring.secrets(back, T0)[0]) == (5, first), "one of the five may come back"
     assert len((await endpoints.rotate_secret(made.id, {"overlap": "0s"}))[0].secrets) == 1
 
 
@@ -168,6 +171,16 @@ async def test_a_key_pair_is_made_when_first_asked_for_and_rotates_with_the_secr
     assert "whsk_" not in await everything(redis) + repr(rotated)
     clock.forward(HOUR)
     assert (await endpoints.patch(made.id, {"description": "d"})).document()["formerPublicKeys"] == []
+
+
+async def test_no_overlap_of_a_key_pair_is_cut_short_either(redis: Redis) -> None:
+    endpoints = Hooks(redis).webhooks.endpoints
+    made, first = await endpoints.create({"url": "http://127.0.0.1/", "asymmetric": True})
+    for _ in range(4):
+        await endpoints.rotate_secret(made.id)
+    with pytest.raises(Conflict):
+        await endpoints.rotate_secret(made.id, {"secret": first})
+    assert (await endpoints.get(made.id)).pairs[-1].public == made.pairs[0].public
 
 
 async def test_a_declared_endpoint_keeps_its_key_pair(redis: Redis) -> None:
@@ -272,6 +285,9 @@ async def test_a_secret_changed_in_config_overlaps(redis: Redis) -> None:
     new = generate_secret()
     await hooks.webhooks.declare([declared(secret=new)])
     assert hooks.webhooks.endpoints.keyring.secrets(await hooks.webhooks.endpoints.get("analysis"), T0) == [new, SECRET]
+    for _ in range(5):
+        await hooks.webhooks.declare([declared(secret=generate_secret())])
+    assert len((await hooks.webhooks.endpoints.get("analysis")).secrets) == 5, "the file is never refused for it"
 
 
 async def test_a_wrong_declaration_changes_nothing(redis: Redis) -> None:

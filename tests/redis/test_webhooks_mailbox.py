@@ -8,42 +8,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import Hooks
-from webhooks.backoff import Verdict
-from webhooks.mailbox import LEASE_MS, Batch, Claim, Settlement, lease_for, released
-from webhooks.model import DeliveryStatus
+from tests.support.mailboxes import ATTEMPT, claim, consistent, failed_once, filled, settle
+from webhooks.backoff import Off, Verdict
+from webhooks.mailbox import LEASE_MS, Batch, Settlement, lease_for, released
 from webhooks.outbox import Outbox
-
-ATTEMPT = {"at": 1, "duration": 2, "status": 200, "error": None, "response": "", "address": "127.0.0.1"}
-
-
-async def claim(hooks: Hooks, limit: int = 100) -> list[Claim]:
-    return (await hooks.mailbox.claim(limit, hooks.clock.now)).claims
-
-
-async def settle(hooks: Hooks, claim: Claim, verdict: Verdict = Verdict.DELIVERED, **more: Any) -> str:
-    settlement = Settlement(claim=claim, verdict=verdict, attempt=ATTEMPT, **more)
-    return (await hooks.mailbox.settle([settlement], hooks.clock.now))[0]
-
-
-async def filled(redis: Redis, deliveries: int, **endpoint: Any) -> tuple[Hooks, str]:
-    hooks = Hooks(redis)
-    made = await hooks.endpoint(**endpoint)
-    for n in range(deliveries):
-        await hooks.event(n=n)
-    await hooks.spread()
-    return hooks, made
-
-
-async def consistent(hooks: Hooks) -> None:
-    """Each pending delivery is in exactly one place, and each other one in none."""
-    for delivery in (await hooks.webhooks.deliveries.list(limit=1000)).items:
-        places = [await hooks.redis.zscore(key(delivery.endpoint), delivery.id) for key in (hooks.keys.mailbox, hooks.keys.leases)]
-        pending = delivery.status is DeliveryStatus.PENDING
-        assert sum(place is not None for place in places) == pending, delivery
-        assert (await hooks.redis.zscore(hooks.keys.finished, delivery.id) is None) is pending
-        assert (delivery.finished is None) is pending
-        for status in ("pending", "exhausted", "skipped"):
-            assert (await hooks.redis.zscore(hooks.keys.deliveries("status", status), delivery.id) is not None) is (delivery.status == status)
 
 
 async def test_a_claim_has_what_a_request_needs(redis: Redis) -> None:
@@ -141,16 +109,15 @@ async def test_retried_when_due_and_not_before(redis: Redis) -> None:
     assert (early.claims, early.next_due) == ([], due)
     hooks.clock.forward(1)
     (second,) = await claim(hooks)
-    assert (second.attempts, second.tried, second.token != one.token) == (1, 1, True)
+    assert (second.attempts, second.tried, second.lease != one.lease) == (1, 1, True)
     await consistent(hooks)
 
 
 async def test_exhausted_and_its_event(redis: Redis) -> None:
     hooks, _ = await filled(redis, 1)
     (one,) = await claim(hooks)
-    notice = {"type": "delivery.exhausted", "data": {"delivery": one.id}, "identity": [one.id, 1]}
-    assert await settle(hooks, one, Verdict.EXHAUSTED, exhausted=notice) == "ok"
-    assert await settle(hooks, one, Verdict.EXHAUSTED, exhausted=notice) == "repeated"
+    assert await settle(hooks, one, Verdict.EXHAUSTED, about={"delivery": one.id}) == "ok"
+    assert await settle(hooks, one, Verdict.EXHAUSTED, about={"delivery": one.id}) == "repeated"
     assert (await hooks.webhooks.deliveries.get(one.id)).status == "exhausted"
     assert await redis.llen(hooks.keys.outbox) == 1
     assert await hooks.webhooks._outbox.flush() == 1
@@ -211,7 +178,7 @@ async def test_a_stale_failure_changes_nothing_but_is_recorded(redis: Redis) -> 
     (stale,) = await claim(hooks)
     hooks.clock.forward(LEASE_MS)
     (current,) = await claim(hooks)
-    assert await settle(hooks, stale, Verdict.EXHAUSTED, exhausted={"type": "x"}) == "stale"
+    assert await settle(hooks, stale, Verdict.EXHAUSTED, about={"delivery": stale.id}) == "stale"
     assert (await hooks.webhooks.deliveries.get(stale.id)).status == "pending"
     assert await redis.llen(hooks.keys.outbox) == 0
     assert len(await hooks.webhooks.deliveries.attempts(stale.id)) == 2
@@ -258,12 +225,12 @@ async def test_handed_back_is_due_at_once_and_no_attempt(redis: Redis) -> None:
 
 
 async def test_retry_after_holds_the_whole_endpoint(redis: Redis) -> None:
-    hooks, _ = await filled(redis, 3, concurrency=1)
+    hooks, endpoint = await filled(redis, 3, concurrency=1)
     (one,) = await claim(hooks)
     until = hooks.clock.now + 60_000
     await settle(hooks, one, Verdict.RETRY, due=until, hold_until=until)
-    held = await hooks.mailbox.claim(10, hooks.clock.now)
-    assert (held.claims, held.next_due) == ([], until)
+    assert await claim(hooks) == []
+    assert await redis.zscore(hooks.keys.due, endpoint) == until
     hooks.clock.forward(59_999)
     assert await claim(hooks) == []
     hooks.clock.forward(1)
@@ -295,8 +262,7 @@ async def test_a_shorter_hold_does_not_shorten_a_longer_one(redis: Redis) -> Non
 async def test_410_disables_and_tells(redis: Redis) -> None:
     hooks, endpoint = await filled(redis, 2)
     one, _ = await claim(hooks)
-    event = {"type": "endpoint.disabled", "data": {"endpoint": endpoint}, "identity": [endpoint]}
-    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, gone=event, endpoint_version=1)
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, off=Off.GONE, about={"endpoint": endpoint})
     found = await hooks.webhooks.endpoints.get(endpoint)
     assert (found.status, found.reason) == ("disabled", "the receiver answered 410 Gone")
     assert await claim(hooks) == []
@@ -313,7 +279,7 @@ async def test_410_of_an_endpoint_that_was_changed_meanwhile_says_nothing_about_
     hooks, endpoint = await filled(redis, 1)
     (one,) = await claim(hooks)
     await hooks.webhooks.endpoints.patch(endpoint, {"url": "http://127.0.0.1:10/"})
-    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, gone={"type": "endpoint.disabled"}, endpoint_version=1)
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, off=Off.GONE, about={"endpoint": endpoint})
     assert (await hooks.webhooks.endpoints.get(endpoint)).status == "enabled"
 
 
@@ -404,3 +370,98 @@ async def test_how_long_the_longest_waits(redis: Redis) -> None:
     assert await hooks.mailbox.longest_waiting(hooks.clock.now) == 0, "a full endpoint does not wait for us"
     await hooks.webhooks.endpoints.pause(endpoint)
     assert await hooks.mailbox.longest_waiting(hooks.clock.now + 10**9) == 0
+
+
+# --- fresh ones and retries -----------------------------------------------------------------------------------------
+
+
+async def test_within_an_endpoint_one_of_five_is_a_retry(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 20, concurrency=20)
+    await failed_once(hooks, hooks.clock.now)
+    for n in range(20, 40):
+        await hooks.event(n=n)
+    await hooks.spread()
+    assert Counter(one.retry for one in await claim(hooks, 10)) == {False: 8, True: 2}
+    hooks.clock.forward(1)
+    # The ratio holds over claims of one as well.
+    ones = []
+    for _ in range(10):
+        ones += await claim(hooks, 1)
+        hooks.clock.forward(1)
+    assert Counter(one.retry for one in ones) == {False: 8, True: 2}
+    await consistent(hooks)
+
+
+async def test_retries_have_a_room_of_their_own_and_no_more(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    failing = [await hooks.endpoint(types=["a"], concurrency=10) for _ in range(5)]
+    healthy = await hooks.endpoint(types=["b"], concurrency=10)
+    for n in range(10):
+        await hooks.event("a", n=n)
+    await hooks.spread()
+    await failed_once(hooks, hooks.clock.now)
+    taken = await hooks.mailbox.claim(100, hooks.clock.now, retries=20)
+    assert Counter(one.retry for one in taken.claims) == {True: 20}
+    assert {one.endpoint for one in taken.claims} <= set(failing)
+    hooks.clock.forward(1)
+    full = await hooks.mailbox.claim(100, hooks.clock.now, retries=0)
+    assert full.claims == []
+    assert full.next_due == hooks.clock.now - 1 + LEASE_MS, "waiting for what there is no room for would be a busy loop"
+    for n in range(20, 30):
+        await hooks.event("b", n=n)
+    await hooks.spread()
+    taken = await hooks.mailbox.claim(100, hooks.clock.now, retries=0)
+    assert Counter((one.endpoint, one.retry) for one in taken.claims) == {(healthy, False): 10}
+
+
+async def test_among_endpoints_a_fifth_of_a_claim_is_kept_for_retries(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.endpoint(types=["a"], concurrency=100)
+    for n in range(50):
+        await hooks.event("a", n=n)
+    await hooks.spread()
+    await failed_once(hooks, hooks.clock.now)
+    for _ in range(10):
+        await hooks.endpoint(types=["b"], concurrency=100)
+    for n in range(50, 100):
+        await hooks.event("b", n=n)
+    await hooks.spread()
+    assert Counter(one.retry for one in await claim(hooks, 50)) == {False: 40, True: 10}
+
+
+async def test_what_was_handed_back_or_lost_is_a_retry_again_if_it_was_one(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 2)
+    await failed_once(hooks, hooks.clock.now)
+    one, _ = await claim(hooks)
+    await hooks.mailbox.settle([released(one)], hooks.clock.now)
+    hooks.clock.forward(LEASE_MS)
+    # The first look finds what was lost.
+    assert [again.retry for again in await claim(hooks)] == [True, True]
+    assert await redis.zcard(hooks.keys.mailbox(endpoint)) == 0
+    await consistent(hooks)
+
+
+async def test_what_an_earlier_version_left_is_delivered(redis: Redis) -> None:
+    """Its records, its events, and its leases, which its index of endpoints had the end of."""
+    hooks, endpoint = await filled(redis, 3)
+    (lost,) = await claim(hooks, 1)
+    events = {one.event for one in (await hooks.webhooks.deliveries.list()).items}
+    for event in events:
+        await redis.hset(hooks.keys.event(event), mapping={"body": str(await redis.get(hooks.keys.body(event))), "n": 1})
+        await redis.delete(hooks.keys.body(event), hooks.keys.refs(event))
+    await redis.delete(hooks.keys.expiring)
+    await redis.zadd(hooks.keys.leases(endpoint), {lost.id: hooks.clock.now + LEASE_MS})
+    await redis.hset(hooks.keys.delivery(lost.id), mapping={"lease": "0123456789abcdef"})
+    await redis.zadd(hooks.keys.due, {endpoint: hooks.clock.now})
+    waiting = await claim(hooks)
+    assert len(waiting) == 2
+    assert all(one.body.startswith(b'{"type":"job.completed"') for one in waiting)
+    for one in waiting:
+        await settle(hooks, one)
+    hooks.clock.forward(LEASE_MS)
+    (again,) = await claim(hooks)
+    assert again.id == lost.id
+    await settle(hooks, again)
+    hooks.clock.forward(31 * 24 * 3_600_000)
+    assert await hooks.webhooks.deliveries.sweep() == 3
+    assert await redis.keys(hooks.keys.event("*")) == []

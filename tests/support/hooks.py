@@ -8,12 +8,15 @@ from typing import Any
 from redis.asyncio import Redis
 
 from pipeline.filters import compile_filter
+from pipeline.history import History
+from pipeline.store.keys import Keys as PipelineKeys
 from pipeline.store.log import Event, Group, Log, event_id
 from webhooks import Webhooks, fanout
 from webhooks.directory import Directory
 from webhooks.fanout import Fanout
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
+from webhooks.selecting import Filters
 
 PREFIX = "t:webhooks"
 T0 = 1_767_225_600_000
@@ -41,10 +44,17 @@ class Hooks:
         self.group = Group(redis, "t:log", "webhooks", consumer)
         settings: dict[str, Any] = {"encryption_keys": [b"k" * 32], "allow_networks": ["127.0.0.0/8"], "schedule": (0, 1000, 5000)}
         self.webhooks = Webhooks(
-            redis=redis, prefix=PREFIX, log=self.group, publish=self.publish, filters=compile_filter, clock=self.clock, **(settings | options)
+            redis=redis,
+            prefix=PREFIX,
+            log=self.group,
+            publish=self.publish,
+            history=History(redis, PipelineKeys("t"), self.log, "webhooks"),
+            filters=compile_filter,
+            clock=self.clock,
+            **(settings | options),
         )
         self.directory = Directory(redis, self.keys)
-        self.fanout = Fanout(redis, self.keys, self.group, self.directory, settings["schedule"], self.clock)
+        self.fanout = Fanout(redis, self.keys, self.group, self.directory, Filters(compile_filter), settings["schedule"], self.clock)
         self.mailbox = Mailbox(redis, self.keys)
 
     async def publish(self, type: str, data: dict[str, Any], *, identity: Sequence[object]) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.api.fields import Body, Query, Shape
 from pipeline.api.requests import answer_json, json_response, once, read_query
+from pipeline.api.webhooks.deliveries import Exchange
 from pipeline.api.webhooks.translation import ENDPOINTS, Limit, object_of, route, webhooks_of
 from pipeline.jobs.calls import now_ms
 from pipeline.store.idempotency import Answer
@@ -75,6 +76,21 @@ class FormerPublicKey(Shape):
     """When it ceases to sign."""
 
 
+class EndpointHealth(Shape):
+    """How it does; all of it begins anew when the endpoint is changed."""
+
+    state: Literal["closed", "open", "half-open"]
+    """Of its circuit breaker: `open` sends nothing before `openUntil`, `half-open` one attempt at a time."""
+    failures: int
+    """Attempts in a row that failed."""
+    failing_since: str | None
+    """When the first attempt after the last success began."""
+    last_success_at: str | None
+    open_until: str | None
+    held_until: str | None
+    """The receiver asked for quiet until then."""
+
+
 class EndpointShown(Shape):
     id: str
     url: str
@@ -96,6 +112,7 @@ class EndpointShown(Shape):
     former_public_keys: list[FormerPublicKey]
     headers: dict[str, str]
     """Names only; the values are hidden."""
+    health: EndpointHealth
     source: Literal["api", "config"]
     created_at: str
 
@@ -108,6 +125,13 @@ class EndpointWithSecret(EndpointShown):
 class EndpointPage(Shape):
     items: list[EndpointShown]
     next_cursor: str | None
+
+
+class Probed(Exchange):
+    event_id: str
+    type: Literal["webhook.test"]
+    delivered: bool
+    """Whether this answer would end a delivery as delivered."""
 
 
 class EndpointQuery(Query):
@@ -162,6 +186,13 @@ async def rotate_secret(request: web.Request) -> web.StreamResponse:
     return await once(request, document, work, complete=_with_secret(request))
 
 
+async def test(request: web.Request) -> web.StreamResponse:
+    async def work() -> Answer:
+        return answer_json((await webhooks_of(request).probe.send(_id(request))).document())
+
+    return await once(request, {}, work)
+
+
 def _with_secret(request: web.Request) -> Callable[[Answer], Awaitable[Answer]]:
     """Adds the secret to an answer on its way out: secrets are stored encrypted, so the answer kept for a key is without."""
 
@@ -196,6 +227,15 @@ ROUTES = (
     route("DELETE", f"{ENDPOINTS}/{{endpointId}}", delete, "Delete an endpoint; its pending deliveries are skipped", status=204, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/enable", enable, "Enable an endpoint", answer=EndpointShown, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/pause", pause, "Hold an endpoint's deliveries", answer=EndpointShown, problems=(404,)),
+    route(
+        "POST",
+        f"{ENDPOINTS}/{{endpointId}}/test",
+        test,
+        "Send a test event to an endpoint, and show what came of it",
+        answer=Probed,
+        idempotent=True,
+        problems=(404, 409),
+    ),
     route(
         "POST",
         f"{ENDPOINTS}/{{endpointId}}/rotate-secret",
