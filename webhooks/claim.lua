@@ -81,40 +81,42 @@ local function stand(index, endpoint, found, count, full)
   end
 end
 
--- How many of `slots` go to fresh ones and to retries, when so many of each are due.
-local function divide(endpoint, slots, fresh, retries, turn)
-  if fresh + retries <= slots then return fresh, retries end
-  if retries == 0 then return math.min(fresh, slots), 0 end
-  -- Over several claims of few slots the ratio holds, too.
-  local passed = turn + slots
-  local share = math.min(retries, math.max(math.floor(passed / SHARE), slots - fresh))
+-- How many of `room` go to fresh ones and to retries, when so many of each are due.
+local function divide(endpoint, room, fresh, retries, turn)
+  if fresh + retries <= room then return fresh, retries end
+  if retries == 0 then return room, 0 end
+  -- Over several small claims the ratio holds, too.
+  local passed = turn + room
+  local share = math.min(retries, math.max(math.floor(passed / SHARE), room - fresh))
   call('HSET', key('endpoint', endpoint), 'turn', passed % SHARE)
-  return slots - share, share
+  return room - share, share
 end
 
 -- `fresh` and `retries` say of which something may be due.
 local function visit(endpoint, most, fresh, retries)
   visits = visits + 1
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil', 'turn')
+  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil', 'openUntil', 'turn')
   if e[1] ~= 'enabled' then
     drop(DUE, endpoint)
     drop(DUE_RETRIES, endpoint)
     return
   end
   local leased = call('ZCARD', key('leases', endpoint))
-  local free = tonumber(e[2]) - leased
-  local rest = rests_until(e[4])
+  local free = slots(e[2], e[5]) - leased
+  local rest = rests_until(e[4], e[5])
   local before = taken
   if rest > now or free <= 0 then
     local at = int(rest > now and rest or FULL)
     if fresh then put(DUE, at, endpoint) end
     if retries then put(DUE_RETRIES, at, endpoint) end
   else
-    local slots = math.min(free, most - before)
+    local room = math.min(free, most - before)
     local mailbox, in_mailbox, again, in_again = {}, 0, {}, 0
-    if fresh then mailbox, in_mailbox = heads('mailbox', endpoint, slots) end
-    if retries then again, in_again = heads('retries', endpoint, math.min(slots, retries_left)) end
-    local from_mailbox, from_retries = divide(endpoint, slots, in_mailbox, in_again, tonumber(e[5] or '0'))
+    if fresh then mailbox, in_mailbox = heads('mailbox', endpoint, room) end
+    if retries then again, in_again = heads('retries', endpoint, math.min(room, retries_left)) end
+    -- A probe is a fresh one where there is one: a retry may fail for what it is.
+    if e[5] and e[5] ~= '' and in_mailbox > 0 then in_again = 0 end
+    local from_mailbox, from_retries = divide(endpoint, room, in_mailbox, in_again, tonumber(e[6] or '0'))
     local lease = string.format('%.17g', now + tonumber(e[3]) - tonumber(string.sub(token, 1, 3), 16) % 1024 / 1024)
     take('mailbox', endpoint, mailbox, from_mailbox, lease)
     take('retries', endpoint, again, from_retries, lease)

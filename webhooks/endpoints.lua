@@ -17,8 +17,8 @@ if operation == 'save' then
   if e[2] == ARGV[11] then return tonumber(had) end
   if had ~= ARGV[4] then return -1 end
   call('HSET', record, 'definition', ARGV[5], 'concurrency', ARGV[7], 'lease', ARGV[8], 'status', ARGV[9], 'reason', ARGV[10], 'token', ARGV[11])
-  -- What the receiver asked for concerned the endpoint as it was.
-  call('HDEL', record, 'heldUntil')
+  -- What the receiver asked for and failed concerned the endpoint as it was.
+  call('HDEL', record, 'heldUntil', 'openUntil', 'health')
   call('ZADD', P .. ':endpoints', 'NX', ARGV[6], endpoint)
   if had == '0' then call('ZREM', DELETED, endpoint) end
   -- One that is declared again after its deletion takes its mailbox back.

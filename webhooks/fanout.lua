@@ -26,8 +26,8 @@ local endpoints, filled = {}, {}
 
 local function endpoint_of(id)
   if not endpoints[id] then
-    local e = call('HMGET', key('endpoint', id), 'status', 'heldUntil')
-    endpoints[id] = {status = e[1], rest = rests_until(e[2]), due = FULL, mailbox = key('mailbox', id)}
+    local e = call('HMGET', key('endpoint', id), 'status', 'heldUntil', 'openUntil')
+    endpoints[id] = {status = e[1], rest = rests_until(e[2], e[3]), due = FULL, mailbox = key('mailbox', id)}
   end
   return endpoints[id]
 end

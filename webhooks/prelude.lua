@@ -76,18 +76,21 @@ end
 -- --- endpoints ---
 
 -- The earliest that anything of an endpoint may be claimed.
-local function rests_until(held) return tonumber(held or '') or 0 end
+local function rests_until(held, open) return math.max(tonumber(held or '') or 0, tonumber(open or '') or 0) end
+
+-- Through a breaker that is not closed one attempt at a time finds out whether it may be.
+local function slots(concurrency, open) return open and open ~= '' and 1 or tonumber(concurrency) end
 
 -- Where an endpoint stands in both indexes, worked out anew. One that has been waiting keeps its place.
 local function reindex(endpoint, now)
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'heldUntil')
-  local full = e[1] == 'enabled' and call('ZCARD', key('leases', endpoint)) >= tonumber(e[2])
+  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'heldUntil', 'openUntil')
+  local full = e[1] == 'enabled' and call('ZCARD', key('leases', endpoint)) >= slots(e[2], e[4])
   for index, kind in pairs({[DUE] = 'mailbox', [DUE_RETRIES] = 'retries'}) do
     local head = e[1] == 'enabled' and call('ZRANGE', key(kind, endpoint), 0, 0, 'WITHSCORES') or {}
     if not head[2] then
       call('ZREM', index, endpoint)
     else
-      local at = full and FULL or math.max(tonumber(head[2]), rests_until(e[3]))
+      local at = full and FULL or math.max(tonumber(head[2]), rests_until(e[3], e[4]))
       if at <= now then
         local place = tonumber(call('ZSCORE', index, endpoint) or '')
         at = place and place <= now and place or now

@@ -40,6 +40,7 @@ from webhooks.vault import Vault
 UPKEEP_SECONDS = 30.0
 RETENTION_MS = 30 * 24 * 3_600_000
 DRAIN_MS = 20_000
+DISABLE_AFTER_MS = 5 * 24 * 3_600_000
 log = structlog.get_logger(__name__)
 
 
@@ -60,12 +61,14 @@ class Webhooks:
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
         retention: int = RETENTION_MS,
         drain: int = DRAIN_MS,
+        disable_after: int = DISABLE_AFTER_MS,
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
         """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
         an endpoint can have none, without `history` nobody is told what is missing. Times are in ms:
-        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
+        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop,
+        `disable_after` without a success until an endpoint is disabled (0: never).
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
         """
@@ -92,7 +95,7 @@ class Webhooks:
         self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
         self.undelivered = Overdue(self.deliveries.listing, self.inquiry, self._clock)
         self.probe = Probe(self.endpoints, self.guard, self._clock)
-        self._mailbox = Mailbox(redis, self._keys)
+        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
 

@@ -32,6 +32,7 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
         "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
         "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
+        "health": {"state": "closed", "failures": 0, "failingSince": None, "lastSuccessAt": None, "openUntil": None, "heldUntil": None},
         "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
     assert await endpoints.get(made.id) == made

@@ -76,6 +76,21 @@ class FormerPublicKey(Shape):
     """When it ceases to sign."""
 
 
+class EndpointHealth(Shape):
+    """How it does; all of it begins anew when the endpoint is changed."""
+
+    state: Literal["closed", "open", "half-open"]
+    """Of its circuit breaker: `open` sends nothing before `openUntil`, `half-open` one attempt at a time."""
+    failures: int
+    """Attempts in a row that failed."""
+    failing_since: str | None
+    """When the first attempt after the last success began."""
+    last_success_at: str | None
+    open_until: str | None
+    held_until: str | None
+    """The receiver asked for quiet until then."""
+
+
 class EndpointShown(Shape):
     id: str
     url: str
@@ -97,6 +112,7 @@ class EndpointShown(Shape):
     former_public_keys: list[FormerPublicKey]
     headers: dict[str, str]
     """Names only; the values are hidden."""
+    health: EndpointHealth
     source: Literal["api", "config"]
     created_at: str
 
