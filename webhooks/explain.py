@@ -216,7 +216,7 @@ def _scheduled(facts: Facts, record: Delivery, endpoint: Endpoint) -> Explanatio
     if box.rate_until > facts.now:
         return Explanation(
             verdict=Verdict.RATE_LIMITED,
-            reason=f"the endpoint takes {endpoint.rate}; {box.ahead} come before this one",
+            reason=f"the endpoint takes {endpoint.rate}, the next at {iso(box.rate_until)}; {box.ahead} come before this one",
             advice="raise the endpoint's rate if the receiver can take more",
         )
     return Explanation(

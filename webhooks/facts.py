@@ -25,6 +25,7 @@ class Mailbox:
     """What waits for an endpoint."""
 
     rate_until: int = 0
+    """When the endpoint's rate allows the next attempt, ms since the epoch."""
     under_way: int = 0
     ahead: int = 0
     """Deliveries that are due and come before this one."""

@@ -17,6 +17,7 @@ from webhooks.facts import Facts, Known, Mailbox
 from webhooks.keys import Keys
 from webhooks.model import Attempt, Delivery, DeliveryStatus, Endpoint, KeptEvent
 from webhooks.notices import OWN
+from webhooks.pacing import earliest
 from webhooks.ports import Event, History
 from webhooks.scripts import Store
 from webhooks.selecting import Filters
@@ -151,8 +152,9 @@ class Inquiry:
             pipe.zcard(self._keys.leases(endpoint))
             fields, deleted, changed, under_way = await pipe.execute()
         definition = records.parse(endpoint, fields) if fields else None
+        rate_until = earliest(definition.rate, float(fields.get("tat") or 0)) if definition and definition.rate else 0
         gone = None if definition or (deleted is None and changed is None) else int(deleted or 0)
-        return _Receiver(id=endpoint, definition=definition, deleted=gone, mailbox=Mailbox(under_way=under_way))
+        return _Receiver(id=endpoint, definition=definition, deleted=gone, mailbox=Mailbox(under_way=under_way, rate_until=rate_until))
 
     async def _facts(self, subject: _Subject, receiver: _Receiver, record: Delivery | None) -> Facts:
         common: dict[str, Any] = {

@@ -14,7 +14,7 @@ from webhooks.endpoints import Endpoints
 from webhooks.errors import NotFound
 from webhooks.keys import Keys
 from webhooks.model import Endpoint, EndpointStatus
-from webhooks.pacing import allowed, spend, wait_ms
+from webhooks.pacing import allowed, earliest, spend
 from webhooks.replays import ManyReplayed, Replays, ReplayStatus
 from webhooks.scripts import Script, Store
 from webhooks.stubborn import STORE_ERRORS, Pause
@@ -99,7 +99,7 @@ class Replaying:
         rate = state.asked.rate
         if rate is None:
             return room, 0.0
-        return min(room, allowed(rate, state.paid, now)), min(max(wait_ms(rate, state.paid, now) / 1000, 0.001), IDLE_SECONDS)
+        return min(room, allowed(rate, state.paid, now)), min(max(earliest(rate, state.paid) - now, 1) / 1000, IDLE_SECONDS)
 
 
 def _packed(candidate: Candidate) -> dict[str, Any]:

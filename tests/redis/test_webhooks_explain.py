@@ -220,6 +220,20 @@ async def test_held_retrying_and_scheduled(redis: Redis) -> None:
     assert (told["verdict"], told["facts"]["heldUntil"]) == ("held", "2026-01-01T01:01:10.000Z")
 
 
+async def test_held_up_by_the_rate(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(rate="1/1m")
+    events = [await hooks.event(n=n) for n in range(2)]
+    await hooks.spread()
+    (claim,) = (await hooks.mailbox.claim(10, hooks.clock.now)).claims
+    (waits,) = set(events) - {claim.event}
+    told = await why(hooks, waits, endpoint)
+    assert told["verdict"] == "rate-limited"
+    assert told["reason"].startswith("the endpoint takes 1/1m, the next at 2026-01-01T00:01:00.000Z")
+    hooks.clock.forward(60_000)
+    assert (await why(hooks, waits, endpoint))["verdict"] == "due"
+
+
 async def test_left_alone_by_the_breaker_and_tested_one_at_a_time(redis: Redis) -> None:
     hooks = Hooks(redis)
     endpoint = await hooks.endpoint(concurrency=10)
