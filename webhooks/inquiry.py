@@ -1,7 +1,7 @@
 """Why an endpoint got an event, or did not: reads what `explain.py` decides by."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,7 +152,7 @@ class Inquiry:
             fields, deleted, changed, under_way = await pipe.execute()
         definition = records.parse(endpoint, fields) if fields else None
         gone = None if definition or (deleted is None and changed is None) else int(deleted or 0)
-        return _Receiver(id=endpoint, definition=definition, deleted=gone, mailbox=_mailbox(fields, under_way))
+        return _Receiver(id=endpoint, definition=definition, deleted=gone, mailbox=Mailbox(under_way=under_way))
 
     async def _facts(self, subject: _Subject, receiver: _Receiver, record: Delivery | None) -> Facts:
         common: dict[str, Any] = {
@@ -199,16 +199,3 @@ def _known(record: Delivery) -> Known:
 def _known_event(event: Event, *, logged: bool = False, fanned_out: bool = True) -> Known:
     about = event.data.get("endpoint") if event.type.startswith(OWN) else None
     return Known(type=event.type, timestamp=event.timestamp, about=about, logged=logged, fanned_out=fanned_out)
-
-
-def _mailbox(fields: Mapping[str, str], under_way: int) -> Mailbox:
-    def number(name: str) -> int:
-        return int(float(fields.get(name) or 0))
-
-    return Mailbox(
-        held_until=number("heldUntil"),
-        open_until=number("openUntil"),
-        failures=number("failures"),
-        failing_since=number("failingSince"),
-        under_way=under_way,
-    )

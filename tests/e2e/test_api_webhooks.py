@@ -181,6 +181,7 @@ async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
         ("GET", ENDPOINTS), ("POST", ENDPOINTS), ("GET", f"{ENDPOINTS}/{created['id']}"), ("PATCH", f"{ENDPOINTS}/{created['id']}"),
         ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
         ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("POST", f"{ENDPOINTS}/{created['id']}/test"),
+        ("GET", f"{ENDPOINTS}/{created['id']}/stats"),
         ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
         ("POST", f"{ENDPOINTS}/{created['id']}/replay"), ("GET", REPLAYS), ("GET", f"{REPLAYS}/x"),
         ("GET", "/api/webhooks/explain?event=x"), ("GET", "/api/webhooks/undelivered"), ("POST", f"{REPLAYS}/x/cancel"),
@@ -337,6 +338,8 @@ async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
             assert (await api.call("POST", path, as_="admin", body=wrong)).status == 422, wrong
         (delivery,) = (await api.call("GET", f"{DELIVERIES}?run=run_1", as_="admin")).json["items"]
         assert delivery["attemptCount"] == 2
+        stats = (await api.call("GET", f"{ENDPOINTS}/{endpoint['id']}/stats", as_="admin")).json
+        assert (stats["pending"], stats["total"], stats["lastHour"]["delivered"]) == (0, {"delivered": 2, "failed": 0, "exhausted": 0}, 2)
     assert (await api.call("GET", f"{REPLAYS}/nope", as_="admin")).status == 404
     assert (await api.call("POST", f"{ENDPOINTS}/nope/replay", as_="admin", body=asked)).status == 404
 
