@@ -3,7 +3,7 @@
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits
 -- Returns {version of the endpoints, when something can next be claimed or '',
---   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base]…]…], [event, body…]}
+--   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base, line]…]…], [event, body…]}
 --
 -- A lease is the time at which it runs out, less a fraction of a ms made of the token: no two claims of a delivery have the same one,
 -- so it also is what allows to settle it.
@@ -56,9 +56,9 @@ local function open_round(endpoint, lease, kind)
 end
 
 local function add(round, delivery)
-  local d = call('HMGET', key('delivery', delivery), 'event', 'type', 'run', 'attempts', 'base')
+  local d = call('HMGET', key('delivery', delivery), 'event', 'type', 'run', 'attempts', 'base', 'line')
   if not d[1] then return false end
-  round[#round + 1] = {delivery, d[1], d[2], d[3] or '', d[4] or '0', d[5] or '0'}
+  round[#round + 1] = {delivery, d[1], d[2], d[3] or '', d[4] or '0', d[5] or '0', d[6] or ''}
   taken = taken + 1
   return true
 end

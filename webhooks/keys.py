@@ -68,6 +68,13 @@ class Keys:
         """Sorted set: deliveries of one endpoint being attempted, by when their lease runs out (ms)."""
         return f"{self.prefix}:leases:{endpoint}"
 
+    def line(self, endpoint: str, key: str) -> str:
+        """Sorted set, all of one score: pending deliveries of an endpoint with one ordering key (hashed), each behind its place in the log.
+
+        One of them is in the mailbox, the retries or the leases; as long as it has not ended the others wait.
+        """
+        return f"{self.prefix}:line:{endpoint}:{key}"
+
     @property
     def due(self) -> str:
         """Sorted set: endpoints by when something of their mailbox can next be claimed (ms), those that are full behind all times.

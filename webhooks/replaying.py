@@ -14,6 +14,7 @@ from webhooks.endpoints import Endpoints
 from webhooks.errors import NotFound
 from webhooks.keys import Keys
 from webhooks.model import Endpoint, EndpointStatus
+from webhooks.ordering import line_of
 from webhooks.pacing import allowed, earliest, spend
 from webhooks.replays import ManyReplayed, Replays, ReplayStatus
 from webhooks.scripts import Script, Store
@@ -80,7 +81,7 @@ class Replaying:
             "to": found.position,
             "paid": repr(paid),
             "records": [candidate.delivery for candidate in found.found if candidate.source is None],
-            "events": [_packed(candidate) for candidate in found.found if candidate.source is not None],
+            "events": [_packed(candidate, endpoint) for candidate in found.found if candidate.source is not None],
         }
         packed: bytes = msgpack.packb(what, use_bin_type=False)
         await self._script([self._keys.prefix], [now, "step", replay, packed])
@@ -102,11 +103,13 @@ class Replaying:
         return min(room, allowed(rate, state.paid, now)), min(max(earliest(rate, state.paid) - now, 1) / 1000, IDLE_SECONDS)
 
 
-def _packed(candidate: Candidate) -> dict[str, Any]:
+def _packed(candidate: Candidate, endpoint: Endpoint) -> dict[str, Any]:
     event = candidate.source
     assert event
     run = event.data.get("runId")
+    line = line_of(endpoint.ordering, event)
     return {
+        **({"line": line} if line else {}),
         "id": event.id,
         "type": event.type,
         "run": run if isinstance(run, str) else "",
