@@ -6,8 +6,8 @@ import orjson
 
 from webhooks.ports import Event
 
-HASH = 16
-"""Hexadecimal digits; prelude.lua knows the number."""
+HASH, PLACE = 16, 20
+"""Hexadecimal digits of the key and of the place; prelude.lua knows the numbers."""
 
 
 def line_of(path: str | None, event: Event) -> str | None:

@@ -234,6 +234,21 @@ async def test_held_up_by_the_rate(redis: Redis) -> None:
     assert (await why(hooks, waits, endpoint))["verdict"] == "due"
 
 
+async def test_behind_another_of_the_same_ordering_key(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(ordering="data.documentId")
+    first, second = await hooks.event(n=1, documentId="d"), await hooks.event(n=2, documentId="d")
+    other = await hooks.event(n=3, documentId="e")
+    await hooks.spread()
+    told = await why(hooks, second, endpoint)
+    assert told["verdict"] == "ordered"
+    head = delivery_id(first, endpoint)
+    assert told["reason"] == f"it keeps its order behind {head}, which has the same data.documentId and has not ended"
+    assert (await why(hooks, first, endpoint))["verdict"] == (await why(hooks, other, endpoint))["verdict"] == "due"
+    await settle(hooks, Verdict.DELIVERED, 200)
+    assert (await why(hooks, second, endpoint))["verdict"] == "due"
+
+
 async def test_left_alone_by_the_breaker_and_tested_one_at_a_time(redis: Redis) -> None:
     hooks = Hooks(redis)
     endpoint = await hooks.endpoint(concurrency=10)
