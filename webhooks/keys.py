@@ -104,7 +104,7 @@ class Keys:
         return f"{self.prefix}:outbox"
 
     def replay(self, replay: str) -> str:
-        """Hash: `asked` (JSON), `position`, `status`, … of `replays.ManyReplayed`."""
+        """Hash: `asked` (JSON), `position`, `status`, … of `replays.ReplayRecord`."""
         return f"{self.prefix}:replay:{replay}"
 
     @property

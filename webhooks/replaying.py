@@ -16,7 +16,7 @@ from webhooks.keys import Keys
 from webhooks.model import Endpoint, EndpointStatus
 from webhooks.ordering import line_of
 from webhooks.pacing import allowed, earliest, spend
-from webhooks.replays import ManyReplayed, Replays, ReplayStatus
+from webhooks.replays import ReplayRecord, Replays, ReplayStatus
 from webhooks.scripts import Script, Store
 from webhooks.stubborn import STORE_ERRORS, Pause
 
@@ -89,7 +89,7 @@ class Replaying:
             log.info("replayed", replay=replay, endpoint=endpoint.id)
         return 0.0
 
-    async def _room(self, state: ManyReplayed, endpoint: Endpoint, now: int) -> tuple[int, float]:
+    async def _room(self, state: ReplayRecord, endpoint: Endpoint, now: int) -> tuple[int, float]:
         """How many may be sent again now; where none may, for how many seconds to wait."""
         if endpoint.status is EndpointStatus.DISABLED:
             return 0, IDLE_SECONDS

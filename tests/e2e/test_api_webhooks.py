@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
 from pipeline.store.log import Event, Group
-from tests.support.api import Api, serving
+from tests.support.api import DOCUMENT, DOCUMENT_UPLOAD, Api, serving
 from tests.support.receiver import raw_server
 from webhooks import Declared, Webhooks
 
@@ -311,6 +311,21 @@ async def test_why_an_event_did_not_arrive(api: Api) -> None:
     (item,) = (await api.call("GET", f"/api/webhooks/undelivered?endpoint={failing['id']}", as_="admin")).json["items"]
     assert (item["endpoint"], item["eventId"], item["status"], item["why"]["verdict"]) == (failing["id"], "evt_2", "exhausted", "exhausted")
     assert (await api.call("GET", "/api/webhooks/undelivered?type=a*", as_="admin")).status == 422
+
+
+async def test_why_of_a_run(redis: Redis, tmp_path: Path) -> None:
+    async with serving(redis, tmp_path, workflows={"document-upload": DOCUMENT_UPLOAD}) as api:
+        wants, other = await _create(api, types=["workflow.*"]), await _create(api, types=["a.b"])
+        run = (await api.call("POST", "/api/workflows/document-upload/runs", body={"input": DOCUMENT})).json["runId"]
+        items = (await api.call("GET", f"/api/webhooks/explain?run={run}", as_="admin")).json["items"]
+        assert {(item["type"], item["endpoint"], item["verdict"]) for item in items} == {("workflow.started", wants["id"], "not-fanned-out")}
+        (item,) = (await api.call("GET", f"/api/webhooks/explain?run={run}&endpoint={other['id']}", as_="admin")).json["items"]
+        assert item["verdict"] == "not-wanted"
+        # What the log no longer has is in the run's own timeline still.
+        await redis.delete(api.services.log.key)
+        (item,) = (await api.call("GET", f"/api/webhooks/explain?run={run}&endpoint={other['id']}", as_="admin")).json["items"]
+        assert (item["verdict"], {"name": "inLog", "value": False} in item["facts"]) == ("not-wanted", True)
+        assert (await api.call("GET", "/api/webhooks/explain?run=run_nope", as_="admin")).json == {"items": [], "truncated": False}
 
 
 async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:

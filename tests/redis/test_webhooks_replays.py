@@ -12,7 +12,7 @@ from tests.support.hooks import T0, Hooks
 from webhooks import Conflict, InvalidInput, NotFound, candidates, replaying
 from webhooks.backoff import Verdict
 from webhooks.mailbox import Settlement
-from webhooks.replays import DryRun, ManyReplayed
+from webhooks.replays import DryRun, ReplayRecord
 from webhooks.units import iso
 
 SINCE = {"since": iso(T0)}
@@ -27,9 +27,9 @@ async def settle(hooks: Hooks, verdict: Verdict, limit: int = 1000) -> list[str]
     return [claim.event for claim in batch]
 
 
-async def begin(hooks: Hooks, endpoint: str, **asked: Any) -> ManyReplayed:
+async def begin(hooks: Hooks, endpoint: str, **asked: Any) -> ReplayRecord:
     begun = await hooks.webhooks.replays.create(endpoint, SINCE | asked)
-    assert isinstance(begun, ManyReplayed)
+    assert isinstance(begun, ReplayRecord)
     return begun
 
 
@@ -39,7 +39,7 @@ async def count(hooks: Hooks, endpoint: str, **asked: Any) -> DryRun:
     return counted
 
 
-async def work(hooks: Hooks, replay: str) -> ManyReplayed:
+async def work(hooks: Hooks, replay: str) -> ReplayRecord:
     """Step until it ends or waits."""
     while await hooks.webhooks.replaying.step(replay) == 0:
         pass
@@ -205,7 +205,8 @@ async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(red
     await hooks.spread()
     await settle(hooks, Verdict.EXHAUSTED)
     replay = (await begin(hooks, endpoint)).id
-    assert (await work(hooks, replay)).replayed == 5
+    waiting = await work(hooks, replay)
+    assert (waiting.replayed, waiting.reached) == (5, T0)
     assert len(await settle(hooks, Verdict.DELIVERED)) == 5
     await redis.hset(hooks.keys.endpoint(endpoint), "status", "disabled")
     assert (await work(hooks, replay)).replayed == 5
@@ -214,6 +215,23 @@ async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(red
     await settle(hooks, Verdict.DELIVERED)
     done = await work(hooks, replay)
     assert (done.status, done.replayed) == ("done", 12)
+
+
+async def test_fresh_events_go_before_what_is_sent_again(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint, other = await hooks.endpoint(concurrency=1000), await hooks.endpoint(types=["job.failed"])
+    for n in range(200):
+        await hooks.event(n=n)
+    await hooks.spread()
+    await settle(hooks, Verdict.EXHAUSTED)
+    assert (await work(hooks, (await begin(hooks, endpoint)).id)).replayed == 200
+    hooks.clock.forward(1000)
+    fresh = {await hooks.event("job.failed", n=f"fresh {n}") for n in range(40)}
+    await hooks.spread()
+    claims = (await hooks.mailbox.claim(20, hooks.clock.now)).claims
+    assert len(claims) == 20
+    assert sum(claim.event in fresh for claim in claims) >= 12, "of what is taken, most is fresh, although it came later"
+    assert any(claim.endpoint == other for claim in claims)
 
 
 async def test_cancelled_by_a_person_or_by_the_end_of_the_endpoint(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
