@@ -12,12 +12,11 @@ from pipeline.jobs import calls
 from pipeline.jobs.attempt import origin_of
 from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.model import Origin
+from pipeline.jobs.plain import ADD, Plain, plain
 from pipeline.store.connection import Store
 from pipeline.store.idempotency import SECONDS, Answer, Claim, parse, record
 from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
 
-ADD = lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "add.lua")
-"""`add(keys, args)` for scripts that add jobs."""
 ENQUEUE = composed(ADD + lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
 STATE = Script(stock("getStateV2"))
 COUNTS = Script(stock("getCounts"))
@@ -93,7 +92,17 @@ class Queues:
         attempts: int | None = None,
         backoff: dict[str, Any] | None = None,
     ) -> Call:
-        """addStandardJob with the queue's options: what the engine's scripts and `add` put into their transaction."""
+        """addStandardJob with the queue's options: what the engine's start and `add` put into their transaction."""
+        opts = self._opts(queue, job_id, origin, attempts, backoff)
+        return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
+
+    def plain(
+        self, queue: str, name: str, data: Any, *, job_id: str, origin: Origin, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> Plain:
+        """The same for the scripts that add several jobs of runs."""
+        return plain(self.keys(queue), name=name, data=data, opts=self._opts(queue, job_id, origin, attempts, backoff), job_id=job_id)
+
+    def _opts(self, queue: str, job_id: str, origin: Origin | None, attempts: int | None, backoff: dict[str, Any] | None) -> dict[str, Any]:
         settings = self.settings(queue)
         opts: dict[str, Any] = {
             "attempts": attempts or settings.attempts,
@@ -108,7 +117,7 @@ class Queues:
             opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
         if origin:
             opts["hookline"] = origin.mark()
-        return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
+        return opts
 
     async def add(self, queue: str, name: str, data: Any, *, claim: Claim | None = None, answer: Answer | None = None) -> Added:
         """Add one job that belongs to no run; with a `claim`, once per idempotency key, whose `answer` is kept beside it.
