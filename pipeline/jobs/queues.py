@@ -60,22 +60,20 @@ class Queues:
         self._redis = redis
         self._config = config
         self._internal = f"{config.redis.prefix}:once:"
+        self.external = tuple(name for name, settings in config.queues.items() if settings.external)
+        """The queues whose jobs foreign workers do."""
+        self._keys = {queue: QueueKeys(config.bullmq.prefix, queue) for queue in config.queues}
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._config.queues)
-
-    @property
-    def external(self) -> tuple[str, ...]:
-        """The queues whose jobs foreign workers do."""
-        return tuple(name for name, settings in self._config.queues.items() if settings.external)
 
     def settings(self, queue: str) -> Queue:
         """Those of a queue that is not configured (any more) are the built-in ones."""
         return self._config.queues.get(queue) or Queue()
 
     def keys(self, queue: str) -> QueueKeys:
-        return QueueKeys(self._config.bullmq.prefix, queue)
+        return self._keys.get(queue) or QueueKeys(self._config.bullmq.prefix, queue)
 
     def job_name(self, queue: str) -> str:
         """The name that a plain POST to this queue gives its jobs: that of its first processor."""
