@@ -6,9 +6,9 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Origin:
-    """The run's step that a job does; carried in the job's options under `hookline`."""
+    """The run's step that a job does; carried in the job's options under `hookline`. Never changed, and not `frozen`, which would make it dear."""
 
     run: str
     workflow: str
