@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.jobs.calls import QueueKeys, now_ms
+from pipeline.jobs.plain import ADD_ALL
 from pipeline.store.connection import Store
 from pipeline.store.idempotency import SECONDS
 from pipeline.store.scripts import Argument, composed, lua
 
-ENQUEUE = composed(lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "plainadd.lua") + lua("pipeline.jobs", "enqueue.lua"))
+ENQUEUE = composed(ADD_ALL + lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
 TOGETHER, TOGETHER_BYTES = 64, 256 * 1024
 """Jobs, and bytes of their data; a script holds up everybody else's commands for as long as it takes."""
-_NAMES = ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker")
 
 
 @dataclass(slots=True)
@@ -41,7 +41,6 @@ class Additions:
     def __init__(self, redis: Store, queue: QueueKeys, *, options: bytes, once: str, seconds: int) -> None:
         """`options` are every job's, as JSON. Keys that begin with `once` remember a call for so many seconds."""
         self._redis = redis
-        self._keys = queue.keys(*_NAMES)
         self._base = queue.base
         self._options = options
         self._once = once
@@ -70,7 +69,7 @@ class Additions:
                 first, size = last, 0
 
     async def _call(self, additions: list[Addition]) -> None:
-        keys = [*self._keys, self._once + uuid.uuid4().hex]
+        keys = [self._once + uuid.uuid4().hex]
         args: list[Argument] = [self._base, now_ms(), self._options, self._seconds, SECONDS]
         for one in additions:
             keys += (one.key, *one.documents)

@@ -1,12 +1,12 @@
 -- Add several plain jobs to one queue, each once per idempotency key and only if it may name its documents.
--- KEYS[1..9] as addStandardJob's, KEYS[10] the answers of this call, should it come again;
---   KEYS[11..] three a job, '' for none: its idempotency key, the records of two documents that it names
--- ARGV[1] key prefix, [2] now, [3] the jobs' options, [4] seconds to keep KEYS[10], [5] seconds to keep the records below
+-- KEYS[1] the answers of this call, should it come again; then three a job, '' for none: its idempotency key, the records of two documents
+--   that it names
+-- ARGV[1] prefix of the queue's keys, [2] now, [3] the jobs' options, [4] seconds to keep KEYS[1], [5] seconds to keep the records below
 -- ARGV[6..] four a job: name, data, whose documents it may name ('' for anybody's), the record to keep under its key (@job@ becomes the id)
 -- Returns for each its id, {the record of the first time}, or the number of the document that it may not name.
-local before = redis.call('GET', KEYS[10])
+local before = redis.call('GET', KEYS[1])
 if before then return cmsgpack.unpack(before) end
-local FIRST_KEY, EACH_KEY, FIRST, EACH = 11, 3, 6, 4
+local FIRST_KEY, EACH_KEY, FIRST, EACH = 2, 3, 6, 4
 
 -- `{userId, erasing?, …}` of api/ownership.py: one that is being erased is nobody's any more.
 local function barred(record, user)
@@ -30,14 +30,14 @@ for number = 1, #held / EACH_KEY do
     again[number] = first[key]
   else
     if key ~= '' then first[key] = number end
-    fresh[#fresh + 1], jobs[#jobs + 1] = number, {ARGV[arg], ARGV[arg + 1], ARGV[3]}
+    fresh[#fresh + 1], jobs[#jobs + 1] = number, {ARGV[1], '', ARGV[arg], ARGV[arg + 1], ARGV[3], ARGV[2]}
   end
 end
 if #fresh == 0 then return answers end
 
 -- Answers come last, so that a script that failed half-way answers nothing for work it did not accept.
 local records = {}
-for at, id in ipairs(addPlain(KEYS, ARGV[1], ARGV[2], jobs)) do
+for at, id in ipairs(addTogether(ARGV[1], jobs)) do
   local number = fresh[at]
   local key = KEYS[FIRST_KEY + (number - 1) * EACH_KEY]
   answers[number] = id
@@ -47,5 +47,5 @@ for at, id in ipairs(addPlain(KEYS, ARGV[1], ARGV[2], jobs)) do
   end
 end
 for number, one in pairs(again) do answers[number] = {records[one]} end
-redis.call('SET', KEYS[10], cmsgpack.pack(answers), 'EX', ARGV[4])
+redis.call('SET', KEYS[1], cmsgpack.pack(answers), 'EX', ARGV[4])
 return answers

@@ -13,13 +13,12 @@ from pipeline.jobs.additions import Additions
 from pipeline.jobs.attempt import origin_of
 from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.model import Origin
+from pipeline.jobs.plain import Plain, plain
 from pipeline.store.connection import Store
 from pipeline.store.idempotency import Answer, Claim, parse, record
 from pipeline.store.keys import Keys
-from pipeline.store.scripts import Call, Script, lua, stock
+from pipeline.store.scripts import Call, Script, stock
 
-ADD = lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "add.lua")
-"""`add(keys, args)` for scripts that add jobs."""
 STATE = Script(stock("getStateV2"))
 COUNTS = Script(stock("getCounts"))
 LOST_REPLY_SECONDS = 60
@@ -95,30 +94,33 @@ class Queues:
         attempts: int | None = None,
         backoff: dict[str, Any] | None = None,
     ) -> Call:
-        """addStandardJob with the queue's options: what the engine's scripts put into their transaction."""
-        opts = self._options(queue)
-        if attempts:
-            opts["attempts"] = attempts
-        if backoff:
-            opts["backoff"] = backoff
-        if job_id:
-            opts["jobId"] = job_id
-        if origin:
-            opts["hookline"] = origin.mark()
+        """addStandardJob with the queue's options: what the engine's start puts into its transaction."""
+        opts = self._opts(queue, job_id, origin, attempts, backoff)
         return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
 
-    def _options(self, queue: str) -> dict[str, Any]:
-        """BullMQ's options of a job that asks for nothing else."""
+    def plain(
+        self, queue: str, name: str, data: Any, *, job_id: str, origin: Origin, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> Plain:
+        """The same for the scripts that add several jobs of runs."""
+        return plain(self.keys(queue), name=name, data=data, opts=self._opts(queue, job_id, origin, attempts, backoff), job_id=job_id)
+
+    def _opts(
+        self, queue: str, job_id: str = "", origin: Origin | None = None, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         settings = self.settings(queue)
         opts: dict[str, Any] = {
-            "attempts": settings.attempts,
-            "backoff": {"type": settings.backoff.type, "delay": settings.backoff.delay},
+            "attempts": attempts or settings.attempts,
+            "backoff": backoff or {"type": settings.backoff.type, "delay": settings.backoff.delay},
             "removeOnComplete": {"count": settings.keep.completed},
             "removeOnFail": {"count": settings.keep.failed},
         }
+        if job_id:
+            opts["jobId"] = job_id
         if settings.external:
             # Its end is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job, must not before.
             opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
+        if origin:
+            opts["hookline"] = origin.mark()
         return opts
 
     async def add(
@@ -158,7 +160,7 @@ class Queues:
     def _adding(self, queue: str) -> Additions:
         if queue not in self._config.queues:
             raise InvalidInput(f"there is no queue {queue!r}; known: {', '.join(self.names)}", code="unknown-queue")
-        once, options = f"{self._config.redis.prefix}:once:", orjson.dumps(self._options(queue))
+        once, options = f"{self._config.redis.prefix}:once:", orjson.dumps(self._opts(queue))
         made = Additions(self._redis, self.keys(queue), options=options, once=once, seconds=LOST_REPLY_SECONDS)
         self._additions[queue] = made
         return made

@@ -14,7 +14,8 @@ from pipeline.config import Config
 from pipeline.errors import Conflict, NotFound
 from pipeline.jobs import additions, calls
 from pipeline.jobs.additions import TOGETHER, TOGETHER_BYTES
-from pipeline.jobs.queues import ADD, Queues
+from pipeline.jobs.plain import ADD
+from pipeline.jobs.queues import Queues
 from pipeline.store.idempotency import JOB, Answer, Claim
 from pipeline.store.keys import Keys
 from pipeline.store.scripts import composed

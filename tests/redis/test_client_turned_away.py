@@ -26,21 +26,37 @@ async def own(tmp_path: Path) -> AsyncIterator[Valkey]:
         yield server
 
 
+class Codes(set[str]):
+    """Codes of error replies, which can be waited for."""
+
+    def __init__(self) -> None:
+        self._more = asyncio.Event()
+
+    def note(self, code: str) -> None:
+        self.add(code)
+        self._more.set()
+
+    async def until(self, code: str) -> None:
+        while code not in self:
+            self._more.clear()
+            await self._more.wait()
+
+
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Codes:
     """The codes of the error replies of connections made from now on."""
-    codes: set[str] = set()
+    codes = Codes()
     error_of = wire.error_of
 
     def noted(message: str) -> Exception:
-        codes.add(message.split(" ")[0])
+        codes.note(message.split(" ")[0])
         return error_of(message)
 
     monkeypatch.setattr(wire, "error_of", noted)
     return codes
 
 
-async def test_a_loading_store_is_waited_for(own: Valkey, seen: set[str]) -> None:
+async def test_a_loading_store_is_waited_for(own: Valkey, seen: Codes) -> None:
     redis = connect(own.url)
     await redis.config_set("key-load-delay", 1000)  # µs
     pipe = redis.pipeline(transaction=False)
@@ -59,12 +75,12 @@ async def test_a_loading_store_is_waited_for(own: Valkey, seen: set[str]) -> Non
     await other.aclose()
 
 
-async def test_a_replica_without_its_primary_is_waited_for(own: Valkey, seen: set[str]) -> None:
+async def test_a_replica_without_its_primary_is_waited_for(own: Valkey, seen: Codes) -> None:
     redis = connect(own.url)
     await redis.config_set("replica-serve-stale-data", "no")
     await redis.replicaof("127.0.0.1", free_port())
     reads = asyncio.gather(redis.get("k"), redis.pipeline().get("k").execute())
-    await asyncio.sleep(0.05)
+    await seen.until("MASTERDOWN")
     await redis.execute_command("REPLICAOF", "NO", "ONE")
     assert await reads == [None, [None]]
     assert "MASTERDOWN" in seen
@@ -83,33 +99,39 @@ async def test_a_store_that_lacks_replicas_is_waited_for_and_then_said_to_have_r
     await redis.aclose()
 
 
-async def test_a_store_busy_with_a_script_is_waited_for(own: Valkey, seen: set[str]) -> None:
+async def test_a_store_busy_with_a_script_is_waited_for(own: Valkey, seen: Codes) -> None:
     redis, other = connect(own.url), connect(own.url)
     await redis.config_set("busy-reply-threshold", 1)
     await other.ping()
     long = asyncio.ensure_future(other.eval("local t = redis.call('TIME') repeat local n = redis.call('TIME') until n[1] - t[1] > 1", 0))
-    await asyncio.sleep(0.2)
-    killed = redis.execute_command("SCRIPT KILL")
-    value = asyncio.ensure_future(redis.get("k"))
-    await asyncio.sleep(0.05)
-    await killed
+
+    async def ask() -> object:
+        # Again, should the first have come before the script.
+        while True:
+            value = await redis.get("k")
+            if "BUSY" in seen:
+                return value
+
+    value = asyncio.ensure_future(ask())
+    await seen.until("BUSY")
+    await redis.execute_command("SCRIPT KILL")
     assert await value is None
     assert isinstance((await asyncio.gather(long, return_exceptions=True))[0], RedisError)
-    assert "BUSY" in seen
     await redis.aclose()
     await other.aclose()
 
 
-async def test_a_primary_that_became_a_replica_is_left(own: Valkey) -> None:
+async def test_a_primary_that_became_a_replica_is_left(own: Valkey, seen: Codes) -> None:
     redis = connect(own.url, retries=2)
     first = await redis.info("clients") and set(redis._line._wires)
     await redis.replicaof("127.0.0.1", free_port())
     outcomes = await asyncio.gather(redis.incr("n"), redis.get("k"), redis.pipeline().incr("n").execute(), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ReadOnlyError, type(None), ReadOnlyError]
     assert not first & redis._line._wires
+    seen.clear()
     # A failover that ends within the time of the retries is not noticed.
     pending = asyncio.gather(redis.incr("n"), APPEND(redis, ["list"], ["x"]), redis.pipeline().incr("n").execute(), redis.blmove("a", "b", 0.01))
-    await asyncio.sleep(0.02)
+    await seen.until("READONLY")
     await redis.execute_command("REPLICAOF", "NO", "ONE")
     first, appended, (second,), moved = await pending
     assert ({first, second}, appended, moved) == ({1, 2}, 1, None)
