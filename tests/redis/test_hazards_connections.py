@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.errors import ConfigError
+from pipeline.jobs.additions import ENQUEUE
 from pipeline.jobs.model import Context, Job
-from pipeline.jobs.queues import ENQUEUE
 from pipeline.store import connection
 from tests.redis.test_hazards_loop import opened
 from tests.redis.test_worker import Bench, config
