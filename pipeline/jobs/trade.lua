@@ -4,7 +4,8 @@
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
 -- [9] '1' if this call was made before and its reply lost
 -- ARGV[10..] seven a job that is completed: id, token, attempt, result, event id, event time, event data
--- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {its hash, id, token number, …},
+-- FIELDS, which `trade.py` puts before this: what is read of a job's hash
+-- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {token, FIELDS …, id} …,
 --   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.
 -- A call from Lua costs the store more than most commands do: hence one for all jobs wherever there is one.
 local call = redis.call
@@ -134,27 +135,31 @@ end
 local wanted, jobs = tonumber(ARGV[7]), {}
 if wanted == 0 then return {answers, jobs, 0, 0, false, unsettled, 0} end
 
-local function hand_out(hash, id, number)
-  jobs[#jobs + 1], jobs[#jobs + 2], jobs[#jobs + 3] = hash, id, number
+-- How often it was started, then FIELDS.
+local function read(id) return call('HMGET', prefix .. id, 'ats', unpack(FIELDS)) end
+
+local function hand_out(job, id, token)
+  job[1], job[#job + 1] = token, id
+  jobs[#jobs + 1] = job
 end
 
 -- What the first call locked is handed out again.
 local function fetch_again()
   for _, id in ipairs(call('LRANGE', active, 0, -1)) do
     local lock = call('GET', prefix .. id .. ':lock')
-    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(call('HGETALL', prefix .. id), id, string.sub(lock, #ARGV[8] + 1)) end
+    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(read(id), id, lock) end
   end
 end
 
 -- What moveToActive does to each, where nothing limits the queue. A few at a time, until they are enough for one answer.
 local ROOM, more = 4 * 1024 * 1024, 0
 local function fetch_plain()
-  while #jobs / 3 < wanted do
+  while #jobs < wanted do
     if ROOM <= 0 then
       more = 1
       return
     end
-    local popped, taken = call('RPOP', wait, math.min(wanted - #jobs / 3, 8)), {}
+    local popped, taken = call('RPOP', wait, math.min(wanted - #jobs, 8)), {}
     if not popped then return end
     for _, id in ipairs(popped) do
       -- Others are markers of BullMQ before 5.
@@ -165,28 +170,24 @@ local function fetch_plain()
       call('ZADD', KEYS[11], 0, '0')
     end
     for _, id in ipairs(taken) do
-      local key, number = prefix .. id, #jobs / 3 + 1
-      local hash, ats = call('HGETALL', key), 0
-      for field = 1, #hash, 2 do
-        if hash[field] == 'ats' then ats = hash[field + 1] end
-        ROOM = ROOM - #hash[field + 1]
-      end
-      call('SET', key .. ':lock', ARGV[8] .. number, 'PX', lock_ms)
+      local key, token = prefix .. id, ARGV[8] .. #jobs + 1
+      local job = read(id)
+      for field = 2, #job do ROOM = ROOM - #(job[field] or '') end
+      call('SET', key .. ':lock', token, 'PX', lock_ms)
       call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
-      call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', ats + 1)
-      hand_out(hash, id, number)
+      call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', (job[1] or 0) + 1)
+      hand_out(job, id, token)
     end
   end
 end
 
 local limit_ms, next_at = 0, 0
 local function fetch_by_stock()
-  local number = #jobs / 3 + 1
-  local opts = {token = ARGV[8] .. number, lockDuration = lock_ms, name = ARGV[4]}
+  local opts = {token = ARGV[8] .. #jobs + 1, lockDuration = lock_ms, name = ARGV[4]}
   if ARGV[6] ~= '' then opts.limiter = cmsgpack.unpack(ARGV[6]) end
   local found = moveToActive({unpack(KEYS, 1, 11)}, {prefix, now, cmsgpack.pack(opts)})
   if type(found[1]) == 'table' then
-    hand_out(found[1], found[2], number)
+    hand_out(read(found[2]), found[2], opts.token)
     return true
   end
   limit_ms, next_at = found[3], found[4]
@@ -200,13 +201,13 @@ local function fetch()
   if not (meta[1] or meta[2] or meta[3] or due) and ARGV[6] == '' then
     fetch_plain()
     if more == 1 then return end
-    if #jobs / 3 < wanted and call('ZCARD', prioritized) == 0 then
+    if #jobs < wanted and call('ZCARD', prioritized) == 0 then
       call('DEL', KEYS[10])
       next_at = first[2] and first[2] / 0x1000 or 0
       return
     end
   end
-  while #jobs / 3 < wanted and fetch_by_stock() do end
+  while #jobs < wanted and fetch_by_stock() do end
 end
 -- The fetch must not be able to undo what was answered about the ends.
 local ok, error = pcall(fetch)
