@@ -15,7 +15,7 @@ from pipeline.jobs.model import Job, Origin
 from pipeline.store.scripts import pack
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     result: str
     """JSON."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 IDLE_SECONDS = 5.0
 """How long one wait for a marker lasts; a marker lost with a dying worker costs at most this."""
@@ -10,7 +10,8 @@ FIELDS = ("name", "data", "opts", "timestamp", "atm", "defa", "rjk", "stc", "sta
 """What a worker reads of a job's hash; a hash has twice as much."""
 
 
-class Fetched(NamedTuple):
+@dataclass(slots=True)
+class Fetched:
     """A job that this worker has just locked, as `trade.lua` hands it out; a field that its hash lacks is None."""
 
     token: str
@@ -34,7 +35,7 @@ class Fetched(NamedTuple):
 
     @classmethod
     def of(cls, job_id: str, token: str, fields: Mapping[str, str]) -> Self:
-        return cls._make((token, *map(fields.get, FIELDS), job_id))
+        return cls(token, *map(fields.get, FIELDS), job_id)  # type: ignore[arg-type, call-arg]  # mypy cannot count the fields
 
     @property
     def plain(self) -> bool:

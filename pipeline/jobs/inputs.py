@@ -1,5 +1,7 @@
 """A job's data as the processor's own model, checked before the call."""
 
+from dataclasses import replace
+
 from pydantic import ValidationError
 
 from pipeline.errors import PermanentFailure
@@ -20,4 +22,4 @@ def validated(job: Job, processor: Processor) -> Job:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         listed = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults)
         raise PermanentFailure(f"the job's data does not fit: {listed}") from error
-    return job._replace(data=data)
+    return replace(job, data=data)

@@ -1,9 +1,8 @@
 """A job as a processor sees it, and what it may ask of the worker that runs it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -27,8 +26,10 @@ class Origin:
         return {"run": self.run, "workflow": self.workflow, "step": self.step, "n": self.n, "user": self.user, "document": self.document}
 
 
-class Job(NamedTuple):
-    """One attempt at one job. A tuple, because each job is one: a frozen dataclass takes five times as long to make."""
+# Neither frozen nor by keyword: one is made for each job, and either makes that several times as dear.
+@dataclass(slots=True)
+class Job:
+    """One attempt at one job."""
 
     id: str
     queue: str
@@ -41,7 +42,7 @@ class Job(NamedTuple):
     """How many attempts there are in all."""
     timestamp: int
     """When it was added, ms since the epoch."""
-    opts: Mapping[str, Any] = MappingProxyType({})
+    opts: Mapping[str, Any] = field(default_factory=dict)
     """BullMQ's; jobs with the same options share them."""
     origin: Origin | None = None
 

@@ -70,11 +70,12 @@ class Slots:
 
     def run(self, fetched: Fetched) -> None:
         """Run an attempt at the job."""
-        self._start(fetched, self._attempt(fetched))
+        processor = self._runner.name_of(fetched.name or "")
+        self._start(fetched, processor, self._attempt(fetched, processor))
 
     def complete_alone(self, end: Ended) -> None:
         """End a completed job by BullMQ's script, which is tried until it works."""
-        self._start(end.fetched, self._complete_alone(end))
+        self._start(end.fetched, end.processor, self._complete_alone(end))
 
     def hand_back(self) -> None:
         """Tell all that run to stop, and run no more: the jobs go back to their queue, uncounted."""
@@ -90,25 +91,21 @@ class Slots:
             task.cancel()
         return tasks
 
-    def named(self, job: Job) -> dict[str, Any]:
-        """What log lines about a job carry."""
-        return where(job, self._runner.name_of(job.name))
-
-    def _start(self, fetched: Fetched, attempt: Coroutine[Any, Any, None]) -> None:
-        name = f"{TASK_PREFIX}{self._runner.name_of(fetched.name or '')} {self._keys.queue} {fetched.job_id}"
+    def _start(self, fetched: Fetched, processor: str | None, attempt: Coroutine[Any, Any, None]) -> None:
+        name = f"{TASK_PREFIX}{processor} {self._keys.queue} {fetched.job_id}"
         self._attempts[fetched.token] = asyncio.get_running_loop().create_task(attempt, name=name)
 
-    async def _attempt(self, fetched: Fetched) -> None:
+    async def _attempt(self, fetched: Fetched, processor: str | None) -> None:
         started, end = now_ms(), None
         try:
             job, spoilt = self._read(fetched)
-            context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
+            context = JobContext(self._redis, self._keys, self._log_key, job, processor)
             self.locks.hold(job.id, fetched.token)
             if schedulers.KEY in job.opts:
                 await schedulers.go_on(self._redis, self._keys, job)
             outcome = spoilt or await self._outcome(fetched, job, context)
             if isinstance(outcome, Completed) and fetched.plain:
-                end = self._desk.ended(fetched, job, outcome, started=started, now=now_ms())
+                end = self._desk.ended(fetched, job, processor, outcome, started, now_ms())
             else:
                 await self._in_spite_of_cancels(self._end(fetched, job, context, outcome, started))
         except Exception:
@@ -123,7 +120,7 @@ class Slots:
 
     async def _complete_alone(self, end: Ended) -> None:
         try:
-            await self._closer.end(end.fetched, end.job, Completed(result=end.result), end.started, log.bind(**self.named(end.job)))
+            await self._closer.end(end.fetched, end.job, Completed(result=end.result), end.started, log.bind(**where(end.job, end.processor)))
         finally:
             self._attempts.pop(end.fetched.token, None)
             self._free(end.fetched)
@@ -134,7 +131,7 @@ class Slots:
 
     def _read(self, fetched: Fetched) -> tuple[Job, Failed | None]:
         """The job, and why it is not to be run, if it is not."""
-        deferred = fetched.deferred or stalled.endless(fetched)
+        deferred = fetched.deferred or (stalled.endless(fetched) if fetched.scheduler else None)
         try:
             job = read_job(self._keys.queue, fetched)
         except PermanentFailure as failure:

@@ -2,8 +2,8 @@
 -- KEYS[1..11] as moveToActive's (wait active prioritized events stalled limiter delayed paused meta pc marker), KEYS[12] completed,
 -- KEYS[13] event log
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
--- [9] '1' if this call was made before and its reply lost
--- ARGV[10..] seven a job that is completed: id, token, attempt, result, event id, event time, event data
+-- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, event id, event time,
+-- event data} each, as strings
 -- FIELDS, which `trade.py` puts before this: what is read of a job's hash
 -- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {token, FIELDS …, id} …,
 --   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.
@@ -11,7 +11,7 @@
 local call = redis.call
 local wait, active, prioritized, events, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[12]
 local prefix, now, lock_ms = ARGV[1], ARGV[2], ARGV[3]
-local FIRST, EACH, LAST = 10, 7, #ARGV - 6
+local ends = cmsgpack.unpack(ARGV[10])
 local meta = call('HMGET', KEYS[9], 'paused', 'concurrency', 'max', 'opts.maxLenEvents')
 
 -- --- ending ---
@@ -23,8 +23,8 @@ local held, sound = {}, true
 
 local function look()
   local lock_keys, keys, children = {}, {}, {}
-  for at = FIRST, LAST, EACH do
-    local key = prefix .. ARGV[at]
+  for at = 1, #ends do
+    local key = prefix .. ends[at][1]
     keys[#keys + 1], lock_keys[#lock_keys + 1] = key, key .. ':lock'
     children[#children + 1], children[#children + 2] = key .. ':dependencies', key .. ':unsuccessful'
   end
@@ -34,35 +34,37 @@ end
 
 -- What moveToFinished would refuse, or nil. Nothing has been written then.
 local function refused(at)
-  local key = prefix .. ARGV[at]
+  local id, token = ends[at][1], ends[at][2]
+  local key = prefix .. id
   if not sound then
     if call('EXISTS', key) == 0 then return -1 end
     if call('SCARD', key .. ':dependencies') ~= 0 then return -4 end
     if call('ZCARD', key .. ':unsuccessful') ~= 0 then return -9 end
   end
-  local lock = held[(at - FIRST) / EACH + 1]
-  if lock == ARGV[at + 1] then return nil end
+  local lock = held[at]
+  if lock == token then return nil end
   if lock then return -6 end
   -- It ran out (an outage, a blocked loop). As long as the job is active and nobody else has locked it, it is ours.
-  if not call('LPOS', active, ARGV[at]) then return -2 end
+  if not call('LPOS', active, id) then return -2 end
 end
 
 -- A job without parent or deduplication: what moveToFinished does to the job itself.
 local function end_one(at)
   local code = refused(at)
   if code then return code end
-  local id, key, result = ARGV[at], prefix .. ARGV[at], ARGV[at + 3]
+  local id, _, attempt, result, event_id, ts, data = unpack(ends[at])
+  local key = prefix .. id
   -- An existing job may be given a parent at any time.
   if call('HEXISTS', key, 'parentKey') == 1 then return -100 end
   -- The first write, so that a full store, which refuses only a script's first, lets the job end.
   if call('LREM', active, -1, id) < 1 then return -3 end
-  call('XADD', KEYS[13], '*', 'id', ARGV[at + 4], 'type', 'job.completed', 'ts', ARGV[at + 5], 'data', ARGV[at + 6])
+  call('XADD', KEYS[13], '*', 'id', event_id, 'type', 'job.completed', 'ts', ts, 'data', data)
   locks[#locks + 1], ids[#ids + 1] = key .. ':lock', id
   if removed then
     gone[#gone + 1] = key
   else
     -- While the job is locked nobody else counts its attempts.
-    call('HSET', key, 'atm', ARGV[at + 2], 'returnvalue', result, 'finishedOn', now)
+    call('HSET', key, 'atm', attempt, 'returnvalue', result, 'finishedOn', now)
     scores[#scores + 1], scores[#scores + 2] = now, id
   end
   call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', result, 'prev', 'active')
@@ -73,7 +75,7 @@ end
 local function ended(at)
   local ok, rc = pcall(end_one, at)
   if ok then return rc end
-  return call('LPOS', active, ARGV[at]) and tostring(rc) or 0
+  return call('LPOS', active, ends[at][1]) and tostring(rc) or 0
 end
 
 -- Lua's stack has room for about 8,000 arguments.
@@ -118,12 +120,12 @@ local function settle()
 end
 
 local unsettled = false
-if LAST >= FIRST then
+if #ends > 0 then
   -- Raises while the log cannot be appended to: what cannot be told must not end.
   call('XLEN', KEYS[13])
   look()
   call('XTRIM', events, 'MAXLEN', '~', meta[4] or 10000)
-  for at = FIRST, LAST, EACH do answers[#answers + 1] = ended(at) end
+  for at = 1, #ends do answers[#answers + 1] = ended(at) end
   if #ids > 0 then
     local ok, error = pcall(settle)
     if not ok then unsettled = tostring(error) end

@@ -13,6 +13,7 @@ from pipeline.config import Queue
 from pipeline.jobs import stalled
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.closing import refused
+from pipeline.jobs.context import where
 from pipeline.jobs.markers import Markers
 from pipeline.jobs.slots import Runs, Slots
 from pipeline.jobs.trade import ALONE, TRADE, Desk, Ended, Traded, parse
@@ -140,7 +141,8 @@ class Worker:
 
     def _job_ended(self, end: Ended) -> None:
         self._ended.append(end)
-        self._kick()
+        if not self._kicked:
+            self._kick()
 
     def _slot_freed(self) -> None:
         self._free += 1
@@ -208,7 +210,7 @@ class Worker:
         completed: list[dict[str, Any]] = []
         held, now = 0, now_ms()
         for end, answer in zip(ends, answers, strict=True):
-            named = self._slots.named(end.job)
+            named = where(end.job, end.processor)
             if answer == ALONE or isinstance(answer, str):
                 if answer != ALONE:
                     # Alone, it is tried again until it works: an error of the store is no reason to run the job twice.

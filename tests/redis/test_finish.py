@@ -1,6 +1,7 @@
 """The finish transaction: a job's end and its event are both-or-neither, whatever BullMQ's script answers."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,7 +142,7 @@ async def test_a_retry_appends_no_event_and_the_last_attempt_appends_job_failed(
     await redis.zadd(KEYS.key("delayed"), {fetched.job_id: 0})
     again = await take(redis, KEYS, TOKEN)
     assert again
-    assert (await finish(redis, again._replace(made="2"), outcome=broken))[0] == 0
+    assert (await finish(redis, replace(again, made="2"), outcome=broken))[0] == 0
     (event,) = await Log(redis, "hookline:log").after("", limit=10)
     assert (event.type, event.data["error"], event.data["attempts"]) == ("job.failed", "no luck", 3)
     assert await redis.hget(KEYS.key(fetched.job_id), "failedReason") == "no luck"

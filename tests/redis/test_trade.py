@@ -51,7 +51,7 @@ class Side:
 
     def ends(self, taken: list[Fetched]) -> list[Ended]:
         outcome = Completed(result='{"ok":true}')
-        return [self.desk.ended(f, read_job(QUEUE, f), outcome, started=NOW, now=self.now) for f in taken]
+        return [self.desk.ended(f, read_job(QUEUE, f), "Doer", outcome, NOW, self.now) for f in taken]
 
     async def trade(self, done: int, want: int, token: str, *, again: bool = False) -> Traded:
         taken, self.active = self.active[:done], self.active[done:]
@@ -67,7 +67,8 @@ class Side:
                 self.keys, self.settings, end.job, Completed(result=end.result), token=end.fetched.token,
                 stacks=None, started=NOW, now=self.now, random=0.0,
             )  # fmt: skip
-            args = [made.kind, pack(pack_call(made.call)), pack(end.event.fields()), end.job.id, end.fetched.token, LOCK_MS]
+            assert made.event
+            args = [made.kind, pack(pack_call(made.call)), pack(made.event.fields()), end.job.id, end.fetched.token, LOCK_MS]
             code, error = await FINISH(self.redis, [self.log, *self.keys.keys("active", f"{end.job.id}:lock")], args)
             assert (code, error) == (0, None)
         limiter = self.settings.limiter.options() if self.settings.limiter else None
