@@ -86,7 +86,7 @@ class Fanout:
         for event in events:
             targets = self._targets(event)
             body = orjson.dumps(event.document()) if targets else b""
-            run = event.data.get("runId")
+            run = event.data.get("runId") if targets else None
             while targets:
                 chunk, targets = targets[:room], targets[room:]
                 grouped.append({"id": event.id, "type": event.type, "run": run if isinstance(run, str) else "", "body": body, "to": chunk})

@@ -23,7 +23,12 @@ class Origin:
 
     def mark(self) -> dict[str, Any]:
         """As it stands in the job's options."""
-        return {"run": self.run, "workflow": self.workflow, "step": self.step, "n": self.n, "user": self.user, "document": self.document}
+        mark: dict[str, Any] = {"run": self.run, "workflow": self.workflow, "step": self.step, "n": self.n}
+        if self.user is not None:
+            mark["user"] = self.user
+        if self.document is not None:
+            mark["document"] = self.document
+        return mark
 
 
 # Neither frozen nor by keyword: one is made for each job, and either makes that several times as dear.

@@ -1,24 +1,24 @@
 """The queues as the API and the engine use them: add a job, look at one, count them."""
 
-import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from pipeline.config import Config, Queue
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, NotFound
 from pipeline.jobs import calls
+from pipeline.jobs.additions import Additions
 from pipeline.jobs.attempt import origin_of
 from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.model import Origin
+from pipeline.jobs.plain import Plain, plain
 from pipeline.store.connection import Store
-from pipeline.store.idempotency import SECONDS, Answer, Claim, parse, record
-from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
+from pipeline.store.idempotency import Answer, Claim, parse, record
+from pipeline.store.keys import Keys
+from pipeline.store.scripts import Call, Script, stock
 
-ADD = lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "add.lua")
-"""`add(keys, args)` for scripts that add jobs."""
-ENQUEUE = composed(ADD + lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
 STATE = Script(stock("getStateV2"))
 COUNTS = Script(stock("getCounts"))
 LOST_REPLY_SECONDS = 60
@@ -60,7 +60,8 @@ class Queues:
     def __init__(self, redis: Store, config: Config) -> None:
         self._redis = redis
         self._config = config
-        self._internal = f"{config.redis.prefix}:once:"
+        self._documents = Keys(config.redis.prefix)
+        self._additions: dict[str, Additions] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,7 +94,19 @@ class Queues:
         attempts: int | None = None,
         backoff: dict[str, Any] | None = None,
     ) -> Call:
-        """addStandardJob with the queue's options: what the engine's scripts and `add` put into their transaction."""
+        """addStandardJob with the queue's options: what the engine's start puts into its transaction."""
+        opts = self._opts(queue, job_id, origin, attempts, backoff)
+        return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
+
+    def plain(
+        self, queue: str, name: str, data: Any, *, job_id: str, origin: Origin, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> Plain:
+        """The same for the scripts that add several jobs of runs."""
+        return plain(self.keys(queue), name=name, data=data, opts=self._opts(queue, job_id, origin, attempts, backoff), job_id=job_id)
+
+    def _opts(
+        self, queue: str, job_id: str = "", origin: Origin | None = None, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         settings = self.settings(queue)
         opts: dict[str, Any] = {
             "attempts": attempts or settings.attempts,
@@ -108,25 +121,49 @@ class Queues:
             opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
         if origin:
             opts["hookline"] = origin.mark()
-        return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
+        return opts
 
-    async def add(self, queue: str, name: str, data: Any, *, claim: Claim | None = None, answer: Answer | None = None) -> Added:
+    async def add(
+        self,
+        queue: str,
+        name: str,
+        data: Any,
+        *,
+        claim: Claim | None = None,
+        answer: Answer | None = None,
+        documents: Sequence[str] = (),
+        user: str | None = None,
+    ) -> Added:
         """Add one job that belongs to no run; with a `claim`, once per idempotency key, whose `answer` is kept beside it.
 
-        Raises InvalidInput for a queue that is not configured, Conflict if the key was used for another request.
+        `documents` are the ids, two at most, of those that the job names; with `user`, those of others are refused, as far as they are recorded.
+        Raises InvalidInput for a queue that is not configured, NotFound for a document that the job may not name or that is being erased,
+        Conflict if the key was used for another request.
         """
+        additions = self._additions.get(queue) or self._adding(queue)
+        first, second = (*map(self._documents.document, documents), "", "")[:2]
+        said = await additions.add(
+            name,
+            orjson.dumps(data),
+            key=claim.key if claim else "",
+            record=record(claim, answer) if claim else "",
+            documents=(first, second),
+            user=user or "",
+        )
+        if isinstance(said, str):
+            return Added(job_id=said)
+        if isinstance(said, int):
+            raise NotFound(f"there is no document {documents[said - 1]!r}")
+        assert claim
+        return Added(job_id="", replay=parse(said[0], claim))
+
+    def _adding(self, queue: str) -> Additions:
         if queue not in self._config.queues:
             raise InvalidInput(f"there is no queue {queue!r}; known: {', '.join(self.names)}", code="unknown-queue")
-        kept = claim or Claim(key=self._internal + uuid.uuid4().hex, fingerprint="")
-        text = record(kept, answer or Answer(status=201, headers={}, body='{"jobId":"@job@"}'))
-        seconds = SECONDS if claim else LOST_REPLY_SECONDS
-        job_id, *earlier = await ENQUEUE(self._redis, [kept.key], [pack(pack_call(self.add_call(queue, name, data))), text, seconds])
-        if not earlier:
-            return Added(job_id=str(job_id))
-        first = parse(earlier[0], kept)
-        if claim:
-            return Added(job_id="", replay=first)
-        return Added(job_id=orjson.loads(first.body)["jobId"])
+        once, options = f"{self._config.redis.prefix}:once:", orjson.dumps(self._opts(queue))
+        made = Additions(self._redis, self.keys(queue), options=options, once=once, seconds=LOST_REPLY_SECONDS)
+        self._additions[queue] = made
+        return made
 
     async def job(self, queue: str, job_id: str) -> JobStatus | None:
         """A job's state and fields, or None if its hash is gone (removed, or by retention)."""

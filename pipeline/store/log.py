@@ -64,9 +64,26 @@ class Event:
         """The entry's fields, flat, as the scripts pass them to XADD."""
         return ["id", self.id, "type", self.type, "ts", str(self.timestamp), "data", orjson.dumps(self.data).decode()]
 
-    @classmethod
-    def parse(cls, cursor: str, fields: dict[str, str]) -> "Event":
-        return cls(id=fields["id"], type=fields["type"], timestamp=int(fields["ts"]), data=orjson.loads(fields["data"]), cursor=cursor)
+    @staticmethod
+    def parse(cursor: str, fields: dict[str, str]) -> "Event":
+        """An entry's event."""
+        return _Entry(cursor, fields)
+
+
+class _Entry(Event):
+    """An event as it was read: its data is parsed when somebody asks for it, which of most entries nobody does."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, cursor: str, fields: dict[str, str]) -> None:
+        self.id, self.type, self.timestamp, self._text, self.cursor = fields["id"], fields["type"], int(fields["ts"]), fields["data"], cursor
+
+    def __getattr__(self, name: str) -> Any:
+        # `data` until it is set.
+        if name != "data":
+            raise AttributeError(name)
+        self.data = orjson.loads(self._text)
+        return self.data
 
 
 def event_id(type: str, *identity: object) -> str:

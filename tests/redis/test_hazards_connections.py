@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.jobs.additions import ENQUEUE
 from pipeline.jobs.model import Context, Job
-from pipeline.jobs.queues import ENQUEUE
 from pipeline.store import connection
 from tests.support.bench import Bench, config
 from tests.support.proxy import Proxy

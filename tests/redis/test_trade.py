@@ -2,7 +2,6 @@
 
 import random
 import shutil
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipeline.jobs.ending import ending
 from pipeline.jobs.fetched import Fetched
 from pipeline.jobs.trade import TRADE, Desk, Ended, Traded, parse
 from pipeline.store.scripts import Script, pack, pack_call, stock
+from tests.support.contents import contents
 from tests.support.jobs import take
 from tests.support.valkey import Valkey
 
@@ -79,37 +79,6 @@ class Side:
                 break
             self.active.append(fetched)
 
-    async def all_keys(self) -> dict[str, Any]:
-        """Everything below the prefix. BullMQ's events are compared job by job: of one batch, all ends come before all fetches."""
-        prefix = self.keys.prefix
-        found: dict[str, Any] = {}
-        for key in await self.redis.keys(f"{prefix}:*"):
-            name, kind = key.removeprefix(prefix), await self.redis.type(key)
-            match kind:
-                case "string":
-                    found[name] = await self.redis.get(key)
-                case "hash":
-                    found[name] = await self.redis.hgetall(key)
-                case "list":
-                    found[name] = await self.redis.lrange(key, 0, -1)
-                case "set":
-                    found[name] = await self.redis.smembers(key)
-                case "zset":
-                    found[name] = await self.redis.zrange(key, 0, -1, withscores=True)
-                case "stream":
-                    entries = [fields for _, fields in await self.redis.xrange(key)]
-                    found[name] = entries if name == ":log" else _by_job(entries)
-            if await self.redis.pttl(key) > 0:
-                found[name] = (found[name], "expires")
-        return found
-
-
-def _by_job(entries: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
-    told = defaultdict(list)
-    for entry in entries:
-        told[entry.get("jobId", "")].append(entry)
-    return dict(told)
-
 
 SETTINGS = {
     "as shipped": (Queue(), {}),
@@ -162,7 +131,7 @@ async def test_a_batch_leaves_the_keys_fields_and_events_of_single_calls(redis: 
         assert [fetched.job_id for fetched in sides[0].active] == [fetched.job_id for fetched in sides[1].active]
         assert [fetched.token for fetched in sides[0].active] == [fetched.token for fetched in sides[1].active]
         handed_out += done
-        assert await sides[0].all_keys() == await sides[1].all_keys()
+        assert await contents(redis, "batch") == await contents(redis, "single")
     assert handed_out > 5
 
 

@@ -13,8 +13,7 @@ from pipeline.config import Backoff, Config, Queue
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import calls, stalled
 from pipeline.jobs.model import Context, Job, Origin
-from pipeline.jobs.queues import ENQUEUE
-from pipeline.store.scripts import Script, pack, pack_call, stock
+from pipeline.store.scripts import Script, stock
 from tests.support.bench import QUEUE, Bench, config
 from tests.support.events import count, events_until
 from tests.support.jobs import take
@@ -61,7 +60,7 @@ async def test_progress_of_each_attempt_is_told(bench: Bench) -> None:
 
     origin = Origin(run="run_1", workflow="w", step="s", n=1)
     async with bench.working(fail_halfway):
-        await ENQUEUE(bench.redis, ["once"], [pack(pack_call(bench.queues.add_call(QUEUE, "do", None, job_id="j", origin=origin))), "{}", 60])
+        await Script(stock("addStandardJob"))(bench.redis, *bench.queues.add_call(QUEUE, "do", None, job_id="j", origin=origin))
         told = await events_until(bench.log, count("job.failed", 1))
     assert [event.data["progress"] for event in told if event.type == "job.progress"] == [50, 50, 50]
     # Receivers deduplicate on the id, and so does the fan-out.
