@@ -3,7 +3,7 @@
 -- KEYS[13] event log
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
 -- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, event id, event time,
--- event data} each, as strings
+-- event data} each
 -- FIELDS, which `trade.py` puts before this: what is read of a job's hash
 -- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {token, FIELDS …, id} …,
 --   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.

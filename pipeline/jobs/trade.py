@@ -34,7 +34,7 @@ class Ended:
     """ms since the epoch."""
     keep: bytes
     """BullMQ's `removeOnComplete`, as its scripts want it, packed."""
-    told: tuple[str | bytes, ...]
+    told: tuple[Argument, ...]
     """The job as `trade.lua` takes it, its event included."""
 
 
@@ -70,7 +70,7 @@ class Desk:
     def ended(self, fetched: Fetched, job: Job, processor: str | None, outcome: Completed, started: int, now: int) -> Ended:
         result = outcome.result
         id, data = events.completed(job, orjson.Fragment(result), started=started, now=now)
-        told = (fetched.job_id, fetched.token, str(job.attempt), result, id, str(now), orjson.dumps(data))
+        told = (fetched.job_id, fetched.token, job.attempt, result, id, now, orjson.dumps(data))
         return Ended(fetched, job, result, processor, started, terms(fetched.opts or "{}").keep or self._keep, told)
 
     def call(self, ends: Sequence[Ended], *, want: int, token: str, again: bool = False, now: int | None = None) -> Call:

@@ -36,6 +36,8 @@ end
 redis.call('SET', KEYS[2], cjson.encode(cursors), 'EX', ARGV[1])
 return cursors
 """)
+_IDENTITY = hashlib.blake2b(digest_size=16)
+"""Copied for each event: that takes less than making one."""
 _APPENDED_SECONDS = 60
 """How long a repeated append is recognised: longer than it is tried."""
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -93,7 +95,9 @@ def event_id(type: str, *identity: object) -> str:
 
 def event_id_of(text: str) -> str:
     """The same where what happened has been written already, as every job's end is: its parts, with U+001F between them."""
-    return "evt_" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    identity = _IDENTITY.copy()
+    identity.update(text.encode())
+    return "evt_" + identity.hexdigest()
 
 
 class Log:
