@@ -62,22 +62,21 @@ class Queues:
         self._config = config
         self._documents = Keys(config.redis.prefix)
         self._additions: dict[str, Additions] = {}
+        self.external = tuple(name for name, settings in config.queues.items() if settings.external)
+        """The queues whose jobs foreign workers do."""
+        self._keys = {queue: QueueKeys(config.bullmq.prefix, queue) for queue in config.queues}
+        self._usual = {queue: _usual(settings) for queue, settings in config.queues.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._config.queues)
-
-    @property
-    def external(self) -> tuple[str, ...]:
-        """The queues whose jobs foreign workers do."""
-        return tuple(name for name, settings in self._config.queues.items() if settings.external)
 
     def settings(self, queue: str) -> Queue:
         """Those of a queue that is not configured (any more) are the built-in ones."""
         return self._config.queues.get(queue) or Queue()
 
     def keys(self, queue: str) -> QueueKeys:
-        return QueueKeys(self._config.bullmq.prefix, queue)
+        return self._keys.get(queue) or QueueKeys(self._config.bullmq.prefix, queue)
 
     def job_name(self, queue: str) -> str:
         """The name that a plain POST to this queue gives its jobs: that of its first processor."""
@@ -107,18 +106,13 @@ class Queues:
     def _opts(
         self, queue: str, job_id: str = "", origin: Origin | None = None, attempts: int | None = None, backoff: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        settings = self.settings(queue)
-        opts: dict[str, Any] = {
-            "attempts": attempts or settings.attempts,
-            "backoff": backoff or {"type": settings.backoff.type, "delay": settings.backoff.delay},
-            "removeOnComplete": {"count": settings.keep.completed},
-            "removeOnFail": {"count": settings.keep.failed},
-        }
+        opts = (self._usual.get(queue) or _usual(self.settings(queue))).copy()
+        if attempts:
+            opts["attempts"] = attempts
+        if backoff:
+            opts["backoff"] = backoff
         if job_id:
             opts["jobId"] = job_id
-        if settings.external:
-            # Its end is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job, must not before.
-            opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
         if origin:
             opts["hookline"] = origin.mark()
         return opts
@@ -200,6 +194,16 @@ class Queues:
 
     async def all_counts(self) -> dict[str, dict[str, int]]:
         return {name: await self.counts(name) for name in self.names}
+
+
+def _usual(settings: Queue) -> dict[str, Any]:
+    """The options of a queue's jobs."""
+    # The end of an external queue's job is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job,
+    # must not before.
+    keep: dict[str, Any] = {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
+    if not settings.external:
+        keep = {"removeOnComplete": {"count": settings.keep.completed}, "removeOnFail": {"count": settings.keep.failed}}
+    return {"attempts": settings.attempts, "backoff": {"type": settings.backoff.type, "delay": settings.backoff.delay}, **keep}
 
 
 def _json(text: str | None, default: Any) -> Any:

@@ -88,7 +88,11 @@ class _Entry(Event):
 
 def event_id(type: str, *identity: object) -> str:
     """The id of an event, computed from what happened: its type with run, step and n, or with queue, job, its timestamp and attempt."""
-    text = "\x1f".join((type, *map(str, identity)))
+    return event_id_of("\x1f".join((type, *map(str, identity))))
+
+
+def event_id_of(text: str) -> str:
+    """The same where what happened has been written already, as every job's end is: its parts, with U+001F between them."""
     return "evt_" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -275,10 +275,12 @@ def _loaded(fields: dict[str, str]) -> tuple[Run, str]:
     return run, fields["v"]
 
 
-def _timeline(event: Event) -> str:
+def _timeline(event: Event) -> bytes:
     """A run's own record of an event, which outlives the log; results stay in the run."""
-    data = {name: value for name, value in event.data.items() if name not in ("result", "steps")}
-    return orjson.dumps({"id": event.id, "type": event.type, "timestamp": iso(event.timestamp), "data": data}).decode()
+    data = event.data.copy()
+    data.pop("result", None)
+    data.pop("steps", None)
+    return orjson.dumps({"id": event.id, "type": event.type, "timestamp": iso(event.timestamp), "data": data})
 
 
 def _member(run_id: str, timer: Timer) -> str:

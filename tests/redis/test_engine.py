@@ -11,7 +11,6 @@ from redis.exceptions import ResponseError
 
 from pipeline.config import Config
 from pipeline.errors import Conflict, InvalidInput, NotFound, Unavailable
-from pipeline.jobs import calls
 from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
@@ -30,7 +29,7 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
-from tests.support.jobs import FETCH
+from tests.support.jobs import take
 from tests.support.valkey import Valkey
 
 HOUR = 3_600_000
@@ -571,7 +570,7 @@ async def test_a_running_steps_progress_is_shown(house: House) -> None:
     assert shown["steps"]["one"]["status"] == "pending"
     keys = house.queues.keys("first")
 
-    await FETCH(house.redis, *calls.move_to_active(keys, token="t", lock_ms=1000, worker="w"))
+    await take(house.redis, keys)
     await house.redis.hset(keys.key(f"{run_id}_one_1"), "progress", "40")
     shown = await house.runs.view(run_id)
     assert shown

@@ -1,26 +1,17 @@
 """Hazards of connections: many callers at once, connections that break, a reply lost at an addition, a store of the wrong kind."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from pipeline.errors import ConfigError
 from pipeline.jobs.additions import ENQUEUE
 from pipeline.jobs.model import Context, Job
 from pipeline.store import connection
-from tests.redis.test_hazards_loop import opened
-from tests.redis.test_worker import Bench, config
+from tests.support.bench import Bench, config
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    async with opened(valkey) as made:
-        yield made
 
 
 async def test_500_additions_at_once_need_one_connection(bench: Bench) -> None:
