@@ -48,7 +48,7 @@ def info_soon(event: str, row: dict[str, Any]) -> None:
     if not _json:
         structlog.get_logger().info(event, **row)
         return
-    _soon.append(row | structlog.contextvars.get_contextvars() | {"event": event, "level": "info"})
+    _soon.append({**row, **structlog.contextvars.get_contextvars(), "event": event, "level": "info"})
     if len(_soon) == 1:
         asyncio.get_running_loop().call_soon(_write_soon)
 

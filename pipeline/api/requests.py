@@ -193,7 +193,7 @@ def respond(answer: Answer, *, replayed: bool = False) -> web.Response:
     headers = answer.headers | {"Idempotent-Replayed": "true"} if replayed else answer.headers
     if answer.status == 204:
         return web.Response(status=204, headers=headers)
-    return web.Response(status=answer.status, body=answer.body.encode(), content_type="application/json", charset="utf-8", headers=headers)
+    return web.Response(status=answer.status, body=answer.body.encode(), headers={**headers, hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
 
 
 def json_response(value: Any, *, status: int = 200) -> web.Response:

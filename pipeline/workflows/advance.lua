@@ -3,7 +3,7 @@
 -- ARGV[1] consumer group, then four for each transition: version read, new state, log entry to acknowledge or '', and in msgpack
 --   run (its id), timeline (entries), and where there are any: jobs (for addAll), events, drop and add (index keys, the latter with the score `created`),
 --   timers, over (timer members), cancel {job key, keys and args of removeJob, reason}, ended {keys and args of removeJob}
--- Returns for each 1, 0 if the version has moved, or the text of an error: then the run has not moved.
+-- Returns for each 1, 0 if the version has moved, or the text of an error: then the run has not moved, or its ended job was not removed.
 local call = redis.call
 local TRANSITIONS = (#KEYS - 2) / 2
 
@@ -57,6 +57,9 @@ end
 if #done > 0 then call('XACK', KEYS[1], ARGV[1], unpack(done)) end
 for number = 1, TRANSITIONS do
   local ended = answers[number] == 1 and work[number].ended
-  if ended then removeJob(ended[1], ended[2]) end
+  if ended then
+    local ok, reason = pcall(removeJob, ended[1], ended[2])
+    if not ok then answers[number] = text(reason) end
+  end
 end
 return answers

@@ -7,7 +7,7 @@ belongs to an earlier execution of a step (another `n`), gives no decision.
 from dataclasses import replace
 from typing import Any, assert_never
 
-from pipeline.store.log import Event, event_id
+from pipeline.store.log import Event, event_id, event_id_of
 from pipeline.units import format_duration, iso
 from pipeline.workflows import expressions
 from pipeline.workflows.definition import Definition, StepDefinition
@@ -314,11 +314,11 @@ class _Transition:
         if step.reason is not None:
             data["reason"] = step.reason
         type = f"workflow.step.{step.status}"
-        identity: tuple[object, ...] = (self._run.id, id, step.n)
+        happened = f"{type}\x1f{self._run.id}\x1f{id}\x1f{step.n}"
         if step.status in (StepStatus.SKIPPED, StepStatus.BLOCKED):
             # Such a step was not dispatched, so that n alone would make its second time look like the first.
-            identity = (*identity, self._run.generation)
-        self._events.append(Event(id=event_id(type, *identity), type=type, timestamp=self._now, data=data))
+            happened += f"\x1f{self._run.generation}"
+        self._events.append(Event(id=event_id_of(happened), type=type, timestamp=self._now, data=data))
 
     def _subject(self) -> dict[str, Any]:
         run = self._run

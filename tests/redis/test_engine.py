@@ -220,6 +220,25 @@ async def test_of_runs_that_move_together_each_moves_by_itself(house: House, val
     await other.redis.aclose()
 
 
+async def test_a_job_that_cannot_be_removed_holds_up_no_run(valkey: Valkey, redis: Redis) -> None:
+    """An external queue's job goes once its run has moved."""
+    queues = {"theirs": {"processors": {"do": "external"}}, "odd": {"processors": {"do": "external"}}, "ours": {"processors": {"do": "x:y"}}}
+    steps = {queue: {"steps": {"one": {"queue": queue}, "two": {"needs": ["one"], "queue": "ours"}}} for queue in ("theirs", "odd")}
+    house = House(valkey.socket_url, Config(queues=queues, workflows=steps))
+    ids = {queue: (await house.runs.start(queue, {}, user_id="u")).run_id for queue in ("odd", "theirs")}
+    await house.redis.rename("bull:odd:wait", "aside")
+    await house.redis.set("bull:odd:wait", "not a list")
+    for queue, run_id in ids.items():
+        data = {"queue": queue, "job": "do", "jobId": f"{run_id}_one_1", "runId": run_id, "step": "one", "n": 1}
+        await house.log.append([Event(id=event_id("job.completed", run_id), type="job.completed", timestamp=now_ms(), data=data)])
+    await house.turn()
+    for run_id in ids.values():
+        assert (await house.status(run_id))["two"] == "running"
+    assert not await house.redis.exists(f"bull:theirs:{ids['theirs']}_one_1")
+    assert await house.log.acknowledged("engine", await house.log.last())
+    await house.redis.aclose()
+
+
 async def test_a_retry_whose_reply_was_lost_is_answered_as_what_it_was(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = await house.start()
     await house.runs.cancel(run_id, by="me")
