@@ -155,8 +155,6 @@ class Fanout:
         part, room = _Part(), PER_SCRIPT
         for event in events:
             part.first = part.first or event.cursor
-            run = event.data.get("runId")
-            about = {"id": event.id, "type": event.type, "run": run if isinstance(run, str) else ""}
             body, to = b"", list[_Target]()
             for target in self._targets(event):
                 if target[LINE] and not ordered:
@@ -165,8 +163,9 @@ class Fanout:
                     yield part
                     part, to, room = _Part(first=event.cursor), [], PER_SCRIPT
                 if not to:
-                    body = body or orjson.dumps(event.document())
-                    part.events.append({**about, "body": body, "to": to})
+                    # Only now: most events are wanted by nobody, and their data need not even be parsed.
+                    run, body = event.data.get("runId"), body or orjson.dumps(event.document())
+                    part.events.append({"id": event.id, "type": event.type, "run": run if isinstance(run, str) else "", "body": body, "to": to})
                 to.append(target)
                 part.ordered |= target[LINE] is not None
                 room -= 1
