@@ -27,8 +27,8 @@ WARMUP_SECONDS = 3.0
 """Until Node has compiled what is hot."""
 NOTES = """{generator}, {connections} connections, the same body and the same HS256 JWT of a user on both sides. Both verify the token,
 refuse another user's `userId`, check the same rules of the five fields, add the job with the same options and answer 201 with the same JSON
-and a `Location`. One process each: `hookline serve --role api` as it is shipped (a log line for each request, an idempotency record of 60 s
-for each job); NestJS with `NODE_ENV=production`, without logs (`@nestjs/jwt`, with a key object, which spares it most of its time;
+and a `Location`. One process each: `hookline serve --role api` as it is shipped (a log line for each request, the jobs of a call to the
+store are remembered for 60 s); NestJS with `NODE_ENV=production`, without logs (`@nestjs/jwt`, with a key object, which spares it most of its time;
 `ValidationPipe` with class-validator). Any answer but 201 fails the benchmark. No workflow has the queue as its trigger."""
 
 

@@ -10,7 +10,7 @@ from tests.support.valkey import Valkey
 
 SIDES = ("Hookline", "Node BullMQ")
 WAYS = {"one": "one after the other", "hundred": "100 at once", "bulk": "1,000 at once (Node: addBulk)"}
-NOTES = """`Queues.add` (what the API calls; it keeps an idempotency record of 60 s beside each job) against `Queue.add` and, for 1,000 at
+NOTES = """`Queues.add` (what the API calls; each call to the store is remembered for 60 s) against `Queue.add` and, for 1,000 at
 once, `Queue.addBulk`; added/s, median [least–most], and the adding process's CPU. No worker runs."""
 
 

@@ -46,9 +46,9 @@ async def left(redis: Any, *queues: QueueKeys) -> int:
     return int(sum(await pipe.execute()))
 
 
-async def until_done(redis: Any, *queues: QueueKeys) -> None:
+async def until_done(redis: Any, *queues: QueueKeys, seconds: float = 120.0) -> None:
     """Returns when nothing is left. Raises TimeoutError, or RuntimeError if a job failed: then the figures would be of something else."""
-    await until(lambda: left(redis, *queues))
+    await until(lambda: left(redis, *queues), seconds=seconds)
     failed = sum([int(await redis.zcard(queue.key("failed"))) for queue in queues])
     if failed:
         raise RuntimeError(f"{failed} jobs failed")

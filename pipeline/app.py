@@ -283,7 +283,7 @@ class _House:
                 redis=self._redis,
                 prefix=self._keys.webhooks,
                 log=self._group("webhooks"),
-                publish=Publisher(self._log, self._queues, settings.notify),
+                publish=Publisher(self._log, self._queues, settings.notify, prefix=self._config.redis.prefix),
                 history=History(self._redis, self._keys, self._log, "webhooks"),
                 filters=compile_filter,
                 encryption_keys=self._encryption_keys(),

@@ -88,26 +88,26 @@ class Authenticator:
             _log.warning("auth.jwt_secret is short: whoever sees one token may guess it", bytes=len(self._secret.encode()), advised=_SECRET_BYTES)
         self._jwks = Jwks(config.jwks_url) if config.jwks_url else None
         self._verified: dict[bytes, tuple[Principal, float]] = {}
-        """By the token's hash: whose it is, and until when (seconds since the epoch) it need not be verified again."""
+        """By the hash of the header: whose it is, and until when (seconds since the epoch) it need not be verified again."""
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller behind an `Authorization` header.
 
         Raises Unauthenticated, saying what is wrong with the token, and Unavailable if the key set cannot be fetched.
         """
-        scheme, _, token = (authorization or "").strip().partition(" ")
-        token = token.strip()
         if not authorization:
             raise Unauthenticated("a token is needed", hint="send the header Authorization: Bearer <token>")
+        # A client sends the same token with each of its requests; to verify it is a quarter of a small one.
+        digest, now = _digest(authorization), time.time()
+        principal, until = self._verified.get(digest, (None, 0.0))
+        if principal and now < until:
+            return principal
+        scheme, _, token = authorization.strip().partition(" ")
+        token = token.strip()
         if scheme.lower() != "bearer" or not token or not token.isascii():
             raise Unauthenticated("the Authorization header is not a bearer token", hint="send the header Authorization: Bearer <token>")
         if token.startswith(KEY_PREFIX):
             return self._by_key(token)
-        # A client sends the same token with each of its requests; to verify it is a quarter of a small one.
-        digest, now = _digest(token), time.time()
-        principal, until = self._verified.get(digest, (None, 0.0))
-        if principal and now < until:
-            return principal
         principal = self._principal(await self._claims(token))
         # In whole seconds, for an `exp` may be larger than any float.
         self._verified[digest] = (principal, min(now + VERIFIED_SECONDS, (principal.expires_at or 0) // 1000))
@@ -266,7 +266,8 @@ def _no_keys() -> Unavailable:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    # A header's bytes that are no text came as lone surrogates.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def _reason(error: jwt.PyJWTError, config: Auth) -> str:

@@ -29,7 +29,7 @@ class _Malformed(logging.Filter):
 
 _malformed = _Malformed()
 _json = False
-_soon: list[str] = []
+_soon: list[dict[str, Any]] = []
 
 
 def info_many(event: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -48,15 +48,18 @@ def info_soon(event: str, row: dict[str, Any]) -> None:
     if not _json:
         structlog.get_logger().info(event, **row)
         return
-    _soon.append(_line(row | _more(event)))
+    _soon.append({**row, **structlog.contextvars.get_contextvars(), "event": event, "level": "info"})
     if len(_soon) == 1:
         asyncio.get_running_loop().call_soon(_write_soon)
 
 
 def _more(event: str) -> dict[str, Any]:
     """What every line has."""
-    time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return {**structlog.contextvars.get_contextvars(), "event": event, "level": "info", "time": time}
+    return {**structlog.contextvars.get_contextvars(), "event": event, "level": "info", "time": _now()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -82,8 +85,9 @@ class _Writer:
 
 
 def _write_soon() -> None:
-    lines, _soon[:] = [*_soon], []
-    _write(lines)
+    rows, _soon[:] = [*_soon], []
+    time = _now()
+    _write(_line(row | {"time": time}) for row in rows)
 
 
 def _dumps(value: Any, default: Any, **_: Any) -> str:

@@ -1,6 +1,7 @@
 """One process of the service: its signals, its tie to the supervisor, its exit code."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -14,6 +15,9 @@ from pipeline.app import Part, running
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 
+YOUNG = 10_000
+"""Objects that are made before the collector looks for circles among them: the jobs and runs under way are no circles, and Python's 700
+would have it look at them, and at all that the modules hold, again and again: a third of the engine's time."""
 log = structlog.get_logger(__name__)
 
 
@@ -45,6 +49,10 @@ async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Con
     loop.add_reader(pipe.fileno(), supervisor_gone)
     structlog.contextvars.bind_contextvars(process=name)
     async with running(config, parts, name) as service:
+        # What is there by now stays.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(YOUNG)
         pipe.send({"port": service.port} if service.port else {})
         told = asyncio.create_task(stop.wait())
         await asyncio.wait([told, *service.parts], return_when=asyncio.FIRST_COMPLETED)

@@ -7,11 +7,16 @@ from pipeline.config import Notify
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
 from pipeline.notices import notification
+from pipeline.store.idempotency import JOB, Answer, Claim
 from pipeline.store.log import Event, Log, event_id
+
+_ADDED = Answer(status=201, headers={}, body=JOB)
 
 
 class Publisher:
-    def __init__(self, log: Log, queues: Queues, notify: Notify | None) -> None:
+    def __init__(self, log: Log, queues: Queues, notify: Notify | None, *, prefix: str) -> None:
+        """`prefix`: of our own keys."""
+        self._prefix = prefix
         self._log = log
         self._queues = queues
         self._notify = notify
@@ -21,4 +26,5 @@ class Publisher:
         event = Event(id=event_id(type, *identity), type=type, timestamp=now_ms(), data=data)
         await self._log.append([event])
         if self._notify and (told := notification(self._notify, type, data)):
-            await self._queues.add("notifications", "send-notification", told, job_id=f"notice_{event.id}")
+            claim = Claim(key=f"{self._prefix}:once:notice:{event.id}", fingerprint="")
+            await self._queues.add("notifications", "send-notification", told, claim=claim, answer=_ADDED)

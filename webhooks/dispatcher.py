@@ -22,6 +22,7 @@ from webhooks.selecting import Bodies
 from webhooks.sender import Outcome, Request, Sender
 from webhooks.signing import Key
 from webhooks.stubborn import STORE_ERRORS, Pause
+from webhooks.tally import Tally
 
 CAPACITY = 2_000
 """Attempts under way in one process: room for two hundred endpoints that hang with ten each, until their breakers open, before others wait.
@@ -65,6 +66,7 @@ class Dispatcher:
         schedule: Sequence[int],
         clock: Callable[[], int],
         *,
+        tally: Tally | None = None,
         capacity: int = CAPACITY,
     ) -> None:
         self._mailbox = mailbox
@@ -74,6 +76,7 @@ class Dispatcher:
         self._outbox = outbox
         self._schedule = schedule
         self._clock = clock
+        self._tally = tally or Tally()
         self._capacity = capacity
         self._sending: dict[asyncio.Task[None], Claim] = {}
         self._outcomes: list[Settlement] = []
@@ -218,6 +221,7 @@ class Dispatcher:
             reason=decision.reason,
             about=about(claim, outcome) if failed or decision.off else None,
         )
+        self._tally.count(claim.endpoint, delivered=not failed, exhausted=decision.verdict is Verdict.EXHAUSTED, duration=outcome.duration, at=now)
         # The record says as much of a success.
         (log.info if failed else log.debug)(
             "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,

@@ -220,6 +220,7 @@ class Endpoints:
             [
                 self._clock(), "save", endpoint.id, endpoint.version, records.definition(endpoint), endpoint.created,
                 endpoint.concurrency, lease_for(endpoint.timeout), endpoint.status.value, endpoint.reason or "", random.token_hex(8),
+                f"{endpoint.rate.count}/{endpoint.rate.per}" if endpoint.rate else "",
             ],
         )  # fmt: skip
         return None if int(version) < 0 else replace(endpoint, version=int(version))

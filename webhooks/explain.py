@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from webhooks.facts import Facts, Known
+from webhooks.health import Breaker
 from webhooks.matching import OPT_IN, matches
 from webhooks.model import Delivery, DeliveryStatus, Endpoint, EndpointStatus
 from webhooks.units import iso
@@ -166,7 +167,7 @@ def _by_filter(reason: str) -> str:
 
 
 def _pending(facts: Facts, record: Delivery) -> Explanation:
-    endpoint, box = facts.definition, facts.mailbox
+    endpoint = facts.definition
     if facts.leased:
         return Explanation(verdict=Verdict.UNDER_WAY, reason=f"attempt {record.attempts + 1} is being made")
     if endpoint is None:
@@ -182,15 +183,21 @@ def _pending(facts: Facts, record: Delivery) -> Explanation:
             reason=f"it keeps its order behind {facts.head}, which has the same {endpoint.ordering} and has not ended",
             advice=f"look why {facts.head} is pending",
         )
-    if box.held_until > facts.now:
-        return Explanation(verdict=Verdict.HELD, reason=f"the receiver wants nothing before {iso(box.held_until)}{_after(facts)}")
-    if box.open_until > facts.now:
-        return Explanation(
-            verdict=Verdict.BREAKER_OPEN,
-            reason=f"{box.failures} attempts at this endpoint failed in a row; it is tried again at {iso(box.open_until)}",
-            advice="mend the receiver",
-        )
-    return _scheduled(facts, record, endpoint)
+    if endpoint.health.held_until and endpoint.health.held_until > facts.now:
+        return Explanation(verdict=Verdict.HELD, reason=f"the receiver wants nothing before {iso(endpoint.health.held_until)}{_after(facts)}")
+    return _through_breaker(facts, endpoint) or _scheduled(facts, record, endpoint)
+
+
+def _through_breaker(facts: Facts, endpoint: Endpoint) -> Explanation | None:
+    health = endpoint.health
+    match health.breaker(facts.now):
+        case Breaker.OPEN:
+            reason = f"{health.failures} attempts at this endpoint failed in a row; it is tried again at {iso(health.open_until or 0)}"
+        case Breaker.HALF_OPEN if facts.mailbox.under_way:
+            reason = f"{health.failures} attempts at this endpoint failed in a row; one at a time finds out whether it is well again"
+        case _:
+            return None
+    return Explanation(verdict=Verdict.BREAKER_OPEN, reason=reason, advice="mend the receiver")
 
 
 def _scheduled(facts: Facts, record: Delivery, endpoint: Endpoint) -> Explanation:
@@ -209,7 +216,7 @@ def _scheduled(facts: Facts, record: Delivery, endpoint: Endpoint) -> Explanatio
     if box.rate_until > facts.now:
         return Explanation(
             verdict=Verdict.RATE_LIMITED,
-            reason=f"the endpoint takes {endpoint.rate}; {box.ahead} come before this one",
+            reason=f"the endpoint takes {endpoint.rate}, the next at {iso(box.rate_until)}; {box.ahead} come before this one",
             advice="raise the endpoint's rate if the receiver can take more",
         )
     return Explanation(

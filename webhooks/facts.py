@@ -22,14 +22,10 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mailbox:
-    """What there is of an endpoint beside its definition; times in ms since the epoch, 0: no such."""
+    """What waits for an endpoint."""
 
-    held_until: int = 0
-    open_until: int = 0
-    failures: int = 0
-    """In a row."""
-    failing_since: int = 0
     rate_until: int = 0
+    """When the endpoint's rate allows the next attempt, ms since the epoch."""
     under_way: int = 0
     ahead: int = 0
     """Deliveries that are due and come before this one."""
@@ -75,12 +71,15 @@ class Facts:
         return found | {"logStart": iso(self.log_start) if self.log_start else None, "fanOutBehindMs": self.behind}
 
     def _of_endpoint(self) -> dict[str, Any]:
-        endpoint, box = self.definition, self.mailbox
+        endpoint = self.definition
         if endpoint is None:
             return {"endpointDeletedAt": iso(self.deleted)} if self.deleted else {}
-        found = {"endpointStatus": endpoint.status.value, "endpointTypes": list(endpoint.types), "endpointCreatedAt": iso(endpoint.created)}
-        times = {"heldUntil": box.held_until, "breakerOpenUntil": box.open_until, "failingSince": box.failing_since}
-        return found | {name: iso(at) for name, at in times.items() if at}
+        found: dict[str, Any] = {
+            "endpointStatus": endpoint.status.value,
+            "endpointTypes": list(endpoint.types),
+            "endpointCreatedAt": iso(endpoint.created),
+        }
+        return found | {name: value for name, value in endpoint.health.document(self.now).items() if value}
 
     def _of_delivery(self) -> dict[str, Any]:
         record = self.delivery

@@ -88,15 +88,16 @@ local function succeeded(e, now)
   end
 end
 
--- What follows from an attempt that failed. Nothing, where the endpoint has been changed since: it concerned the one that was.
+-- What follows from an attempt that failed. Where the endpoint has been changed since, only that the receiver wants quiet: the rest is about what was.
 local function judge(e, item, now, disable_after)
-  if not e.status or e.version ~= item.version then return end
+  if not e.status then return end
+  if item.hold and item.hold > e.held then e.held, e.changed = item.hold, true end
+  if e.version ~= item.version then return end
   if item.receiver then
     e.changed = true
     e.ill = e.ill or {failures = 0, refusals = 0, openings = 0, failingSince = item.began}
     if item.receiver == 'failed' then failed(e, item, now) else answered(e) end
   end
-  if item.hold and item.hold > e.held then e.held, e.changed = item.hold, true end
   if item.off == 'gone' then
     disable(e, item, 'gone', 'the receiver answered 410 Gone')
   elseif item.off == 'asked' then

@@ -1,7 +1,7 @@
 """Why an endpoint got an event, or did not: reads what `explain.py` decides by."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from webhooks.facts import Facts, Known, Mailbox
 from webhooks.keys import Keys
 from webhooks.model import Attempt, Delivery, DeliveryStatus, Endpoint, KeptEvent
 from webhooks.notices import OWN
+from webhooks.ordering import HASH, PLACE
+from webhooks.pacing import earliest
 from webhooks.ports import Event, History
 from webhooks.scripts import Store
 from webhooks.selecting import Filters
@@ -151,8 +153,9 @@ class Inquiry:
             pipe.zcard(self._keys.leases(endpoint))
             fields, deleted, changed, under_way = await pipe.execute()
         definition = records.parse(endpoint, fields) if fields else None
+        rate_until = earliest(definition.rate, float(fields.get("tat") or 0)) if definition and definition.rate else 0
         gone = None if definition or (deleted is None and changed is None) else int(deleted or 0)
-        return _Receiver(id=endpoint, definition=definition, deleted=gone, mailbox=_mailbox(fields, under_way))
+        return _Receiver(id=endpoint, definition=definition, deleted=gone, mailbox=Mailbox(under_way=under_way, rate_until=rate_until))
 
     async def _facts(self, subject: _Subject, receiver: _Receiver, record: Delivery | None) -> Facts:
         common: dict[str, Any] = {
@@ -178,18 +181,29 @@ class Inquiry:
 
     async def _of_record(self, record: Delivery, receiver: _Receiver) -> dict[str, Any]:
         before = "+inf" if record.due is None else f"({record.due}"
-        async with self._redis.pipeline(transaction=False) as pipe:
+        sets = (self._keys.leases(record.endpoint), self._keys.mailbox(record.endpoint), self._keys.retries(record.endpoint))
+        async with self._redis.pipeline(transaction=True) as pipe:
             pipe.lindex(self._keys.attempts(record.id), -1)
-            pipe.zscore(self._keys.leases(record.endpoint), record.id)
-            pipe.zcount(self._keys.mailbox(record.endpoint), "-inf", before)
-            pipe.zcount(self._keys.retries(record.endpoint), "-inf", before)
-            last, leased, fresh, retries = await pipe.execute()
+            pipe.hget(self._keys.delivery(record.id), "line")
+            for waits in sets:
+                pipe.zscore(waits, record.id)
+            for waits in sets[1:]:
+                pipe.zcount(waits, "-inf", before)
+            last, line, *scores, fresh, retries = await pipe.execute()
+        pending = record.status is DeliveryStatus.PENDING
+        in_line = pending and line and scores == [None, None, None]
         return {
             "delivery": record,
-            "leased": leased is not None and record.status is DeliveryStatus.PENDING,
+            "leased": pending and scores[0] is not None,
+            "head": await self._head(record, line) if in_line else None,
             "last": Attempt(**({"number": record.attempts} | orjson.loads(last))) if last else None,
             "mailbox": replace(receiver.mailbox, ahead=fresh + retries),
         }
+
+    async def _head(self, record: Delivery, line: str) -> str | None:
+        """The delivery that comes first in the same line."""
+        members = await self._redis.zrange(self._keys.line(record.endpoint, line[:HASH]), 0, 1)
+        return next((member[PLACE:] for member in members if member[PLACE:] != record.id), None)
 
 
 def _known(record: Delivery) -> Known:
@@ -199,16 +213,3 @@ def _known(record: Delivery) -> Known:
 def _known_event(event: Event, *, logged: bool = False, fanned_out: bool = True) -> Known:
     about = event.data.get("endpoint") if event.type.startswith(OWN) else None
     return Known(type=event.type, timestamp=event.timestamp, about=about, logged=logged, fanned_out=fanned_out)
-
-
-def _mailbox(fields: Mapping[str, str], under_way: int) -> Mailbox:
-    def number(name: str) -> int:
-        return int(float(fields.get(name) or 0))
-
-    return Mailbox(
-        held_until=number("heldUntil"),
-        open_until=number("openUntil"),
-        failures=number("failures"),
-        failing_since=number("failingSince"),
-        under_way=under_way,
-    )

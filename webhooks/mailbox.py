@@ -41,6 +41,8 @@ class Claim:
     tried: int
     """Made so far in this round of the schedule."""
     body: bytes
+    line: str | None = None
+    """Where its endpoint wants an order: its place in it; see `ordering.py`."""
     retry: bool
     """Whether it was taken from the retries, of which a dispatcher has only so many under way."""
 
@@ -82,10 +84,11 @@ class Settlement:
         attempt = self.attempt or {}
         code, record = str(attempt.get("status") or ""), orjson.dumps(attempt)
         if self.verdict is Verdict.DELIVERED and not self.off:
-            return [self.claim.id, self.claim.lease, code, record]
+            return [self.claim.id, self.claim.lease, code, record, *([self.claim.line] if self.claim.line else [])]
         item = {
             "id": self.claim.id,
             "lease": self.claim.lease,
+            "line": self.claim.line,
             "verdict": self.verdict.value if self.verdict else RELEASED,
             "retry": int(self.claim.retry),
             "version": self.endpoint_version,
@@ -128,10 +131,11 @@ class Mailbox:
                 attempts=int(attempts),
                 tried=int(attempts) - int(base),
                 body=bodies[event],
+                line=line or None,
                 retry=retry == 1,
             )
             for endpoint, lease, retry, *rows in rounds
-            for delivery, event, type, run, attempts, base in rows
+            for delivery, event, type, run, attempts, base, line in rows
         ]
         return Batch(claims=claims, version=int(version), next_due=int(next_due) if next_due else None)
 

@@ -57,6 +57,8 @@ class Router:
 
     def route(self, type: str) -> list[str]:
         """Ids of the endpoints that want an event of this type, in a stable order."""
+        if not self._by_pattern:
+            return []
         found: set[str] = set()
         for pattern in _candidates(type):
             found |= self._by_pattern.get(pattern, set())

@@ -189,6 +189,8 @@ class Delivery:
     """ms since the epoch, of the attempt that it waits for, or that is under way; None unless it is pending."""
     created: int
     finished: int | None
+    line: str | None = None
+    """Where its endpoint wants an order: its place in it; see `ordering.py`."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -221,6 +223,7 @@ class Delivery:
             due=int(fields["due"]) if fields.get("due") and fields["status"] == DeliveryStatus.PENDING else None,
             created=int(fields["created"]),
             finished=int(fields["finished"]) if fields.get("finished") else None,
+            line=fields.get("line") or None,
         )
 
 

@@ -1,21 +1,32 @@
-"""How many may begin now where so many may in a time: the generic cell rate algorithm, with a burst of a tenth of a second's worth."""
+"""How many may begin now where so many may in a time: the generic cell rate algorithm, by the same numbers as the claim's (`claim.lua`)."""
+
+from math import ceil, floor
 
 from webhooks.units import Rate
 
 BURST_MS = 100
+"""What is allowed in this time may begin at once; one always may."""
+_ROUNDING = 1e-6
 
 
-def allowed(rate: Rate, full_at: float, now: int) -> int:
-    """How many may begin at `now` (ms). `full_at` is what `spend` returned last, 0 at first."""
-    ahead = max(full_at, now) - now
-    return 0 if ahead > BURST_MS else int((BURST_MS - ahead) * rate.count / rate.per) + 1
+def allowed(rate: Rate, paid: float, now: int) -> int:
+    """How many may begin at `now` (ms). `paid` is what `spend` returned last, 0 at first."""
+    return max(floor((now + _burst(rate) - max(paid, now)) / _interval(rate) + _ROUNDING), 0)
 
 
-def spend(rate: Rate, full_at: float, now: int, count: int) -> float:
-    """When all that has begun, `count` more included, is paid for by the time that passed; ms since the epoch."""
-    return max(full_at, now) + count * rate.per / rate.count
+def spend(rate: Rate, paid: float, now: int, count: int) -> float:
+    """When all that has begun, `count` more included, would be through at an even pace; ms since the epoch."""
+    return max(paid, now) + count * _interval(rate)
 
 
-def wait_ms(rate: Rate, full_at: float, now: int) -> float:
-    """ms until the next may begin."""
-    return max(full_at - BURST_MS - now, 0)
+def earliest(rate: Rate, paid: float) -> int:
+    """When the next may begin, ms since the epoch."""
+    return ceil(paid + _interval(rate) - _burst(rate) - _ROUNDING)
+
+
+def _interval(rate: Rate) -> float:
+    return rate.per / rate.count
+
+
+def _burst(rate: Rate) -> float:
+    return max(1, floor(BURST_MS / _interval(rate))) * _interval(rate)

@@ -14,8 +14,9 @@ from webhooks.endpoints import Endpoints
 from webhooks.errors import NotFound
 from webhooks.keys import Keys
 from webhooks.model import Endpoint, EndpointStatus
-from webhooks.pacing import allowed, spend, wait_ms
-from webhooks.replays import ManyReplayed, Replays, ReplayStatus
+from webhooks.ordering import line_of
+from webhooks.pacing import allowed, earliest, spend
+from webhooks.replays import ReplayRecord, Replays, ReplayStatus
 from webhooks.scripts import Script, Store
 from webhooks.stubborn import STORE_ERRORS, Pause
 
@@ -80,7 +81,7 @@ class Replaying:
             "to": found.position,
             "paid": repr(paid),
             "records": [candidate.delivery for candidate in found.found if candidate.source is None],
-            "events": [_packed(candidate) for candidate in found.found if candidate.source is not None],
+            "events": [_packed(candidate, endpoint) for candidate in found.found if candidate.source is not None],
         }
         packed: bytes = msgpack.packb(what, use_bin_type=False)
         await self._script([self._keys.prefix], [now, "step", replay, packed])
@@ -88,7 +89,7 @@ class Replaying:
             log.info("replayed", replay=replay, endpoint=endpoint.id)
         return 0.0
 
-    async def _room(self, state: ManyReplayed, endpoint: Endpoint, now: int) -> tuple[int, float]:
+    async def _room(self, state: ReplayRecord, endpoint: Endpoint, now: int) -> tuple[int, float]:
         """How many may be sent again now; where none may, for how many seconds to wait."""
         if endpoint.status is EndpointStatus.DISABLED:
             return 0, IDLE_SECONDS
@@ -99,14 +100,16 @@ class Replaying:
         rate = state.asked.rate
         if rate is None:
             return room, 0.0
-        return min(room, allowed(rate, state.paid, now)), min(max(wait_ms(rate, state.paid, now) / 1000, 0.001), IDLE_SECONDS)
+        return min(room, allowed(rate, state.paid, now)), min(max(earliest(rate, state.paid) - now, 1) / 1000, IDLE_SECONDS)
 
 
-def _packed(candidate: Candidate) -> dict[str, Any]:
+def _packed(candidate: Candidate, endpoint: Endpoint) -> dict[str, Any]:
     event = candidate.source
     assert event
     run = event.data.get("runId")
+    line = line_of(endpoint.ordering, event)
     return {
+        **({"line": line} if line else {}),
         "id": event.id,
         "type": event.type,
         "run": run if isinstance(run, str) else "",

@@ -1,5 +1,6 @@
 """Replays of many deliveries: each a record that says what is sent again and how far that is."""
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class ReplayStatus(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ManyReplayed:
+class ReplayRecord:
     """One replay and how far it is."""
 
     id: str
@@ -51,6 +52,14 @@ class ManyReplayed:
     started: int
     finished: int | None
 
+    @property
+    def reached(self) -> int | None:
+        """Up to which time (ms since the epoch) the records, then the log, were looked through; None at their beginning."""
+        if self.position == END:
+            return self.asked.until
+        place = self.position.partition(":")[2]
+        return int(re.split("[.-]", place)[0]) if place else None
+
     def document(self) -> dict[str, Any]:
         return {
             "id": self.id,
@@ -61,12 +70,13 @@ class ManyReplayed:
             "matched": self.matched,
             "replayed": self.replayed,
             "skipped": self.skipped,
+            "reachedAt": None if self.reached is None else iso(self.reached),
             "startedAt": iso(self.started),
             "finishedAt": None if self.finished is None else iso(self.finished),
         }
 
     @classmethod
-    def parse(cls, replay: str, fields: Mapping[str, str]) -> "ManyReplayed":
+    def parse(cls, replay: str, fields: Mapping[str, str]) -> "ReplayRecord":
         asked = orjson.loads(fields["asked"])
         return cls(
             id=replay,
@@ -123,7 +133,7 @@ class Replays:
         self._clock = clock
         self._script = Script(redis, "replays")
 
-    async def create(self, endpoint: str, document: Mapping[str, Any]) -> ManyReplayed | DryRun:
+    async def create(self, endpoint: str, document: Mapping[str, Any]) -> ReplayRecord | DryRun:
         """Begin a replay, or only count what it would send again (`dryRun`).
 
         Raises InvalidInput, NotFound, and Conflict where the endpoint is disabled or has a replay running.
@@ -150,14 +160,14 @@ class Replays:
             raise Conflict(f"{running} is sending deliveries of {endpoint} again", hint="wait for its end, or cancel it")
         return await self.get(replay)
 
-    async def get(self, replay: str) -> ManyReplayed:
+    async def get(self, replay: str) -> ReplayRecord:
         """Raises NotFound."""
         fields = await self._redis.hgetall(self._keys.replay(replay))
         if not fields:
             raise NotFound(f"there is no replay {replay}, or it is no longer kept")
-        return ManyReplayed.parse(replay, fields)
+        return ReplayRecord.parse(replay, fields)
 
-    async def list(self, *, cursor: str | None = None, limit: int = 50) -> Page[ManyReplayed]:
+    async def list(self, *, cursor: str | None = None, limit: int = 50) -> Page[ReplayRecord]:
         """Newest first. Raises InvalidInput where the cursor is none of ours."""
         start = 0
         if cursor:
@@ -170,10 +180,10 @@ class Replays:
             for replay in ids[:limit]:
                 pipe.hgetall(self._keys.replay(replay))
             rows = await pipe.execute()
-        items = [ManyReplayed.parse(replay, fields) for replay, fields in zip(ids, rows, strict=False) if fields]
+        items = [ReplayRecord.parse(replay, fields) for replay, fields in zip(ids, rows, strict=False) if fields]
         return Page(items=items, next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
-    async def cancel(self, replay: str) -> ManyReplayed:
+    async def cancel(self, replay: str) -> ReplayRecord:
         """What was sent again already stays so. Raises NotFound, and Conflict where it has ended (cancelling twice is no error)."""
         await self._script([self._keys.prefix], [self._clock(), "cancel", replay, ""])
         ended = await self.get(replay)

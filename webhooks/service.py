@@ -23,6 +23,7 @@ from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
+from webhooks.metrics import Metrics
 from webhooks.outbox import Outbox
 from webhooks.ports import Compile, EventLog, History, Publish
 from webhooks.probe import Probe
@@ -33,7 +34,9 @@ from webhooks.scripts import Store
 from webhooks.seals import Seals
 from webhooks.selecting import Filters
 from webhooks.sender import Sender
+from webhooks.stats import Statistics, Stats
 from webhooks.stubborn import STORE_ERRORS
+from webhooks.tally import Tally
 from webhooks.undelivered import Overdue
 from webhooks.vault import Vault
 
@@ -89,11 +92,13 @@ class Webhooks:
         self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
-        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
+        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
         self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
         self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
         self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
         self.undelivered = Overdue(self.deliveries.listing, self.inquiry, self._clock)
+        self.statistics = Statistics(redis, self._keys, self._clock)
+        self.metrics = Metrics(redis, self._keys, self.statistics)
         self.probe = Probe(self.endpoints, self.guard, self._clock)
         self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
@@ -118,12 +123,13 @@ class Webhooks:
     async def run_dispatcher(self, stop: asyncio.Event) -> None:
         """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""
         async with Sender(self.guard) as sender:
-            directory = Directory(self._redis, self._keys)
-            self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock)
+            directory, tally = Directory(self._redis, self._keys), Tally()
+            self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock, tally=tally)
             helpers = [
                 asyncio.create_task(self._outbox.run(stop)),
                 asyncio.create_task(self._upkeep(stop)),
                 asyncio.create_task(self.replaying.run(stop)),
+                asyncio.create_task(self.statistics.run(tally, stop)),
             ]
             try:
                 await self._dispatcher.run(stop, drain=self._drain / 1000)
@@ -131,6 +137,12 @@ class Webhooks:
                 for helper in helpers:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
+                await self.statistics.flush(tally)
+
+    async def stats(self, endpoint: str) -> Stats:
+        """How an endpoint fares. Raises NotFound."""
+        await self.endpoints.get(endpoint)
+        return await self.statistics.of(endpoint)
 
     async def health(self) -> dict[str, Any]:
         """`lagMs`: how long a delivery that could be sent has been waiting; `lastClaimAgeMs`: null where this process sends none."""

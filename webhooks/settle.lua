@@ -2,8 +2,8 @@
 --
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 in MessagePack, for each endpoint {id, delivered, others}:
---   delivered  [id, lease, HTTP status, attempt (JSON text)]…
---   others     {id, lease, verdict: delivered|retry|exhausted|released, retry, version, began, receiver, refusal, off, hold, due, reason, code,
+--   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
+--   others     {id, lease, line, verdict: delivered|retry|exhausted|released, retry, version, began, receiver, refusal, off, hold, due, reason, code,
 --              attempt (JSON text), about (JSON text)}…
 --     retry     1 if what is released was a retry
 --     version   of the endpoint that was dialled, and `began` when (ms)
@@ -34,11 +34,19 @@ end
 
 -- What is settled by the lease that it still has: it is pending, and nobody else has it.
 
-local function settle_delivered(e, id, code, text)
+-- The next one of its line has its turn.
+local function advance(e, delivery, line)
+  if not line then return end
+  local following, due = leave(e.id, delivery, line)
+  if following then e.due.mailbox = math.min(e.due.mailbox, tonumber(due)) end
+end
+
+local function settle_delivered(e, id, code, text, line)
   drop(e.leases, id)
   call('HSET', key('delivery', id), 'status', 'delivered', 'attempts', attempt(id, text), 'code', code, 'finished', now_text)
   note(id, e.id, nil, 'pending', 'delivered', now_text)
   succeeded(e, now)
+  advance(e, id, line)
 end
 
 local function settle_other(e, item)
@@ -50,7 +58,7 @@ local function settle_other(e, item)
     return
   end
   if item.verdict == 'delivered' then
-    settle_delivered(e, item.id, item.code, item.attempt)
+    settle_delivered(e, item.id, item.code, item.attempt, item.line)
     judge(e, item, now, disable_after)
     return
   end
@@ -66,6 +74,8 @@ local function settle_other(e, item)
     call('HSET', record, 'status', 'exhausted', 'attempts', number, 'code', item.code, 'finished', now_text, 'reason', item.reason or '')
     note(item.id, e.id, call('HGET', record, 'created'), 'pending', 'exhausted', now_text)
     if item.about then tell(e, 'delivery.exhausted', item, '') end
+    -- Skipped and recorded: the rest goes on.
+    advance(e, item.id, item.line)
   end
 end
 
@@ -85,6 +95,7 @@ local function settle_late(e, item)
     for _, set in ipairs({e.mailbox, e.retries, e.leases}) do drop(set, item.id) end
     call('HSET', record, 'status', 'delivered', 'reason', '', 'finished', now_text)
     note(item.id, e.id, nil, status, 'delivered', now_text)
+    if status == 'pending' then advance(e, item.id, item.line) end
     write()
   end
   return 'stale'
@@ -103,10 +114,10 @@ local function settle(e, delivered, others)
   end
   for n, item in ipairs(delivered) do
     if held(n, item[2]) then
-      settle_delivered(e, item[1], item[3], item[4])
+      settle_delivered(e, item[1], item[3], item[4], item[5])
       results[n] = 'ok'
     else
-      results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4]})
+      results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4], line = item[5]})
     end
   end
   for n, item in ipairs(others) do

@@ -1,10 +1,10 @@
-"""The HTTP application: every resource's routes, served with the same middlewares."""
+"""The HTTP application: every resource's routes, served with the same middleware."""
 
 from typing import Any
 
 from aiohttp import web
 
-from pipeline.api import callbacks, documents, erasure, events, eventtypes, health, jobs, middleware, openapi, runs, webhooks, workflows
+from pipeline.api import callbacks, documents, erasure, events, eventtypes, health, jobs, metrics, middleware, openapi, runs, webhooks, workflows
 from pipeline.api.feed import FEED, Feed
 from pipeline.api.routing import Route
 from pipeline.api.services import SERVICES, Services
@@ -20,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
     *callbacks.ROUTES,
     *webhooks.ROUTES,
     *health.ROUTES,
+    *metrics.ROUTES,
     *openapi.ROUTES,
 )
 
@@ -33,9 +34,7 @@ def create_app(services: Services, *, feed: Feed | None = None) -> web.Applicati
 
     `feed` is the reader behind `/api/events/stream`; it and the authenticator are closed with the application.
     """
-    app = web.Application(
-        client_max_size=services.config.server.body_limit, middlewares=[middleware.observe, middleware.as_problems, middleware.authenticated]
-    )
+    app = web.Application(client_max_size=services.config.server.body_limit, middlewares=[middleware.observe])
     app[SERVICES] = services
     app[FEED] = feed or Feed(services.log)
     app[middleware.ROUTES] = {}
@@ -45,8 +44,7 @@ def create_app(services: Services, *, feed: Feed | None = None) -> web.Applicati
         methods = ["GET", "HEAD"] if route.method == "GET" and route.media == "application/json" else [route.method]
         for method in methods:
             added = app.router.add_route(method, route.path, route.handler, expect_handler=middleware.expect)
-            assert added.resource
-            app[middleware.ROUTES][method, added.resource.canonical] = route
+            app[middleware.ROUTES][added] = route
     app.on_response_prepare.append(middleware.on_prepare)
     app.on_shutdown.append(_stop_streams)
     app.on_cleanup.append(_close_authenticator)

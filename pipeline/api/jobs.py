@@ -106,23 +106,26 @@ KINDS = (
 
 
 def _post(kind: Kind) -> Handler:
+    created = {"jobId": JOB, "queueName": kind.queue, "name": kind.name, "state": "waiting"}
+    location = {"Location": f"/api/jobs/status/{kind.queue}/{JOB}"}
+    plain = answer_json(created, status=201, headers=location)
+    triggering = answer_json(created | {"runId": RUN}, status=201, headers=location)
+
     async def handle(request: web.Request) -> web.Response:
         services, principal = services_of(request), principal_of(request)
         body, sent = await read_body(request, kind.body)
         require_own(principal, body.user_id)
         data = body.stored()
-        await ownership.require(services, principal, data)
         claim = claim_of(request, sent)
-        created = {"jobId": JOB, "queueName": kind.queue, "name": kind.name, "state": "waiting"}
-        location = {"Location": f"/api/jobs/status/{kind.queue}/{JOB}"}
         workflow = services.runs.trigger_for(kind.queue)
         if workflow is None:
-            answer = answer_json(created, status=201, headers=location)
-            added = await services.queues.add(kind.queue, kind.name, data, claim=claim, answer=answer)
-            return respond(added.replay, replayed=True) if added.replay else respond(answer.filled(job=added.job_id))
-        answer = answer_json(created | {"runId": RUN}, status=201, headers=location)
-        started = await services.runs.start(workflow.name, data, user_id=body.user_id, trigger=kind.queue, claim=claim, answer=answer)
-        return respond(started.replay, replayed=True) if started.replay else respond(answer.filled(job=started.job_id, run=started.run_id))
+            # Asked in the script that adds: an erasure that begins meanwhile finds the job, or keeps it out.
+            documents, user = ownership.named(principal, data), principal.sub if principal.role == "user" else None
+            added = await services.queues.add(kind.queue, kind.name, data, claim=claim, answer=plain, documents=documents, user=user)
+            return respond(added.replay, replayed=True) if added.replay else respond(plain.filled(job=added.job_id))
+        await ownership.require(services, principal, data)
+        started = await services.runs.start(workflow.name, data, user_id=body.user_id, trigger=kind.queue, claim=claim, answer=triggering)
+        return respond(started.replay, replayed=True) if started.replay else respond(triggering.filled(job=started.job_id, run=started.run_id))
 
     return handle
 

@@ -1,12 +1,13 @@
-"""What happens around every handler: an id and a log line, errors as problems, and who is calling."""
+"""What happens around every handler: an id, a log line, errors as problems, and who is calling."""
 
+import itertools
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline.api import problems
@@ -17,22 +18,33 @@ from pipeline.errors import Forbidden, HooklineError
 from pipeline.logs import info_soon
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
+ROUTES = web.AppKey("routes", dict[web.AbstractRoute, Route])
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_OWN_IDS, _numbers = secrets.token_hex(4), itertools.count(secrets.randbits(24))
+"""Ids of requests that bring none: this process's, and a number."""
 _log = structlog.get_logger()
 
 
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request its id (the caller's `X-Request-Id`, if that is one) and writes one line when it is answered."""
-    _identify(request)
+    """Gives the request its id (the caller's `X-Request-Id`, if that is one), turns whatever is raised into a problem document, and
+    writes one line when it is answered.
+    """
+    request_id = _identify(request)
     began = time.perf_counter()
     status = 499  # the caller went away before there was an answer
     # Not taken back: a connection's task serves one request after the other, and each binds its own.
-    structlog.contextvars.bind_contextvars(requestId=request[REQUEST_ID])
+    structlog.contextvars.bind_contextvars(requestId=request_id)
     try:
-        response = await handler(request)
+        try:
+            response = await _admitted(request, handler)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            response = problems.of_http(request, error, limit=services_of(request).config.server.body_limit)
+        except Exception as error:
+            response = _problem(request, error)
         status = response.status
         return response
     finally:
@@ -42,40 +54,31 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             "method": request.method,
             "path": request.path,
             "status": status,
-            "ms": round((time.perf_counter() - began) * 1000, 1),
+            "ms": round((time.perf_counter() - began) * 10_000) / 10,
             "sub": principal.sub if principal else None,
         }
         info_soon("request", row)
 
 
-@web.middleware
-async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever a handler raises into a problem document."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return problems.of_http(request, error, limit=services_of(request).config.server.body_limit)
-    except HooklineError as error:
-        if problems.status_of(error) == 500:
-            _log.exception("an error that no caller can do anything about")
-        return problems.of_error(request, error)
-    except problems.STORE_AWAY as error:
-        _log.warning("the store did not serve a request", error=repr(error))
-        return problems.of_store(request)
-    except (web.RequestPayloadError, HttpProcessingError):
-        return problems.bad_request(request, "the body is not what its headers say (Content-Length, Content-Encoding or Transfer-Encoding)")
-    except Exception:
-        _log.exception("unexpected error")
-        return problems.of_unexpected(request)
+def _problem(request: web.Request, error: Exception) -> web.Response:
+    match error:
+        case HooklineError():
+            if problems.status_of(error) == 500:
+                _log.exception("an error that no caller can do anything about")
+            return problems.of_error(request, error)
+        case _ if isinstance(error, problems.STORE_AWAY):
+            _log.warning("the store did not serve a request", error=repr(error))
+            return problems.of_store(request)
+        case web.RequestPayloadError() | HttpProcessingError():
+            return problems.bad_request(request, "the body is not what its headers say (Content-Length, Content-Encoding or Transfer-Encoding)")
+    _log.exception("unexpected error")
+    return problems.of_unexpected(request)
 
 
-@web.middleware
-async def authenticated(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Lets in whom the route's `access` admits; routes that do not exist answer for themselves."""
-    resource = request.match_info.route.resource
-    route = request.app[ROUTES].get((request.method, resource.canonical)) if resource else None
+async def _admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The handler's answer to whom the route's `access` admits; routes that do not exist answer for themselves."""
+    match_info = request.match_info
+    route = match_info.current_app[ROUTES].get(match_info.route)
     if route is not None and route.access is not Access.PUBLIC:
         request[PRINCIPAL] = principal = await _principal(request, route.access)
         _require(principal, route.access)
@@ -84,7 +87,7 @@ async def authenticated(request: web.Request, handler: Handler) -> web.StreamRes
 
 async def _principal(request: web.Request, access: Access) -> Principal:
     services = services_of(request)
-    authorization = request.headers.get("Authorization")
+    authorization = request.headers.get(hdrs.AUTHORIZATION)
     if authorization is None and access is Access.JOBS and services.config.auth.anonymous_jobs:
         return ANONYMOUS
     return await services.authenticator.authenticate(authorization)
@@ -116,6 +119,8 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
     response.headers.setdefault("Cache-Control", "no-store")
 
 
-def _identify(request: web.Request) -> None:
-    sent = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+def _identify(request: web.Request) -> str:
+    sent = request.headers.get("X-Request-Id")
+    found = sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_OWN_IDS}{next(_numbers):08x}"
+    request[REQUEST_ID] = found
+    return found

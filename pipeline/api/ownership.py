@@ -95,20 +95,24 @@ async def alone(redis: Store, keys: Keys, document_id: str) -> AsyncIterator[boo
         await _UNLOCK(redis, [keys.removing(document_id)], [name])
 
 
+def named(principal: Principal, data: object) -> list[str]:
+    """The ids of the documents that `data` names by documentId or documentPath, as far as the caller must be allowed to name them."""
+    if not isinstance(data, dict):
+        return []
+    # Services have paths of their own kinds, which are theirs to check.
+    ids = (data.get("documentId"), _id_in(data.get("documentPath")) if principal.role == "user" else None)
+    return [document_id for document_id in ids if isinstance(document_id, str)]
+
+
 async def require(services: Services, principal: Principal, data: object) -> None:
-    """Raises NotFound if `data` names, by documentId or documentPath, a document that is being erased or, for a user, one that
-    somebody else uploaded.
+    """Raises NotFound if `data` names a document that is being erased or, for a user, one that somebody else uploaded.
 
     Documents that others put into the storage are not recorded: whoever knows their id may name them.
     """
-    if not isinstance(data, dict):
-        return
-    # Services have paths of their own kinds, which are theirs to check.
-    for document_id in (data.get("documentId"), _id_in(data.get("documentPath")) if principal.role == "user" else None):
-        if isinstance(document_id, str):
-            found = await record(services.redis, services.keys, document_id)
-            if found and ("erasing" in found or not principal.owns(found["userId"])):
-                raise NotFound(f"there is no document {document_id!r}")
+    for document_id in named(principal, data):
+        found = await record(services.redis, services.keys, document_id)
+        if found and ("erasing" in found or not principal.owns(found["userId"])):
+            raise NotFound(f"there is no document {document_id!r}")
 
 
 def _id_in(path: object) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
 from pipeline.api.services import principal_of, services_of
@@ -29,7 +29,9 @@ async def read_json(request: web.Request) -> Any:
 
     Raises Unsupported for another media type or a compressed body, TooLarge above `server.body_limit`, InvalidInput for what is not JSON.
     """
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    kind = request.headers.get(hdrs.CONTENT_TYPE, "")
+    if kind not in _JSON_TYPES:
+        kind = kind.partition(";")[0].strip().lower()
     if kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise Unsupported(f"the body's type is {kind}; this route takes application/json", hint="send Content-Type: application/json")
     refuse_compressed(request)
@@ -47,8 +49,8 @@ async def read_json(request: web.Request) -> Any:
 
 def refuse_compressed(request: web.Request) -> None:
     """Raises Unsupported."""
-    coding = request.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() != "identity":
+    coding = request.headers.get(hdrs.CONTENT_ENCODING)
+    if coding is not None and coding.strip().lower() != "identity":
         raise Unsupported(f"the body is compressed ({coding}), which this service does not take", hint="send it as it is, without Content-Encoding")
 
 
@@ -56,6 +58,12 @@ async def read_limited(request: web.Request, limit: int) -> bytes:
     """The raw body. Raises TooLarge above `limit` bytes, before reading it where its length is declared, and 408 for one that drips."""
     if (request.content_length or 0) > limit:
         raise too_large(limit)
+    if request.content.is_eof():
+        # It came with the headers, as small ones do: there is nothing to wait for.
+        body = request.content.read_nowait()
+        if len(body) > limit:
+            raise too_large(limit)
+        return body
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
@@ -182,10 +190,10 @@ def answer_json(value: Any, *, status: int = 200, headers: dict[str, str] | None
 
 def respond(answer: Answer, *, replayed: bool = False) -> web.Response:
     """An answer as HTTP; a replayed one says so in `Idempotent-Replayed`."""
-    headers = answer.headers | ({"Idempotent-Replayed": "true"} if replayed else {})
+    headers = answer.headers | {"Idempotent-Replayed": "true"} if replayed else answer.headers
     if answer.status == 204:
         return web.Response(status=204, headers=headers)
-    return web.Response(status=answer.status, text=answer.body, content_type="application/json", headers=headers)
+    return web.Response(status=answer.status, body=answer.body.encode(), headers={**headers, hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
 
 
 def json_response(value: Any, *, status: int = 200) -> web.Response:

@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
 from pipeline.errors import PermanentFailure
+from pipeline.jobs.calls import keep_jobs
+from pipeline.jobs.fetched import Fetched
 from pipeline.jobs.model import Job, Origin
+from pipeline.store.scripts import pack
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     result: str
     """JSON."""
@@ -55,27 +60,39 @@ class Held(Exception):
         self.waiting = Waiting(record=record, deadline=deadline)
 
 
-def read_job(queue: str, job_id: str, fields: Mapping[str, str]) -> Job:
+class Terms(NamedTuple):
+    """What a job's options say."""
+
+    opts: Mapping[str, Any]
+    attempts: int
+    origin: Origin | None
+    keep: bytes | None
+    """`removeOnComplete` as BullMQ's scripts want it, packed; None where it is left to the queue."""
+
+
+def terms(text: str) -> Terms:
+    """Read once for all jobs whose options are the same text, as those of most are. Raises what `read_job` makes a PermanentFailure of."""
+    return _terms(text) if len(text) < 2_000 else _terms.__wrapped__(text)
+
+
+@lru_cache(maxsize=256)
+def _terms(text: str) -> Terms:
+    opts = orjson.loads(text)
+    keep = pack(keep_jobs(opts["removeOnComplete"])) if "removeOnComplete" in opts else None
+    return Terms(MappingProxyType(opts), max(int(opts.get("attempts") or 1), 1), origin_of(opts), keep)
+
+
+def read_job(queue: str, fetched: Fetched) -> Job:
     """A job from its hash. Raises PermanentFailure for data or options that are not JSON, or not BullMQ's."""
     try:
-        opts = orjson.loads(fields.get("opts") or "{}")
-        data = orjson.loads(fields.get("data") or "null")
+        data = orjson.loads(fetched.data) if fetched.data else None
+        opts, attempts, origin, _ = terms(fetched.opts or "{}")
+        attempt, timestamp = int(fetched.made or 0) + 1, int(fetched.timestamp or 0)
     except orjson.JSONDecodeError as error:
         raise PermanentFailure(f"the job's data or options are not JSON: {error}") from error
-    try:
-        return Job(
-            id=job_id,
-            queue=queue,
-            name=fields.get("name", ""),
-            data=data,
-            attempt=int(fields.get("atm", 0)) + 1,
-            attempts=max(int(opts.get("attempts") or 1), 1),
-            timestamp=int(fields.get("timestamp", 0)),
-            opts=opts,
-            origin=origin_of(opts),
-        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PermanentFailure(f"the job's options are not BullMQ's: {type(error).__name__}: {error}") from error
+    return Job(fetched.job_id, queue, fetched.name or "", data, attempt, attempts, timestamp, opts, origin)
 
 
 def origin_of(opts: dict[str, Any]) -> Origin | None:

@@ -1,6 +1,7 @@
 """Keys and arguments of BullMQ's scripts as pure functions: the whole of the wire contract with other BullMQ clients."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ KEPT = {"keep": True}
 
 
 def now_ms() -> int:
-    return round(time.time() * 1000)
+    return time.time_ns() // 1_000_000
 
 
 def dumps(value: Any) -> str:
@@ -53,12 +54,6 @@ def add_standard(queue: QueueKeys, *, name: str, data: Any, opts: dict[str, Any]
     return keys, [_msgpack(header), dumps(data), _msgpack(opts)]
 
 
-def move_to_active(queue: QueueKeys, *, token: str, lock_ms: int, worker: str, limiter: dict[str, int] | None = None, now: int | None = None) -> Call:
-    """moveToActive: locks and returns the next job, or says when to come again."""
-    keys = queue.keys("wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc", "marker")
-    return keys, [queue.base, now or now_ms(), _msgpack({"token": token, "lockDuration": lock_ms, "limiter": limiter, "name": worker})]
-
-
 def move_to_finished(
     queue: QueueKeys,
     *,
@@ -69,7 +64,7 @@ def move_to_finished(
     keep: Any,
     attempts: int,
     attempts_made: int,
-    opts: dict[str, Any],
+    opts: Mapping[str, Any],
     fields: dict[str, str] | None = None,
     now: int | None = None,
 ) -> Call:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class ChildProcess:
         self.jobs += 1
         data = job.data.model_dump(mode="json", by_alias=True) if isinstance(job.data, BaseModel) else job.data
         self._began = self._looked = time.monotonic()
-        await self._send({"job": asdict(replace(job, data=data)), "idempotency_key": context.idempotency_key})
+        await self._send({"job": replace(job, data=data, opts=dict(job.opts)), "idempotency_key": context.idempotency_key})
         while True:
             frame = await self._next(context)
             self.accepted |= "held" not in frame

@@ -65,7 +65,7 @@ class Closer:
             job,
             outcome,
             token=fetched.token,
-            stacks=fetched.fields.get("stacktrace"),
+            stacks=fetched.stacks,
             started=started,
             now=now_ms(),
             random=random.random(),

@@ -25,16 +25,18 @@ PROGRESS_EVERY = 0.25
 class JobContext:
     """The `Context` of one attempt."""
 
+    # Most attempts leave these as they are.
+    _reported = 0.0
+    _last: int | None = None
+    stop_reason: str | None = None
+    """Why the job should stop, once it should."""
+
     def __init__(self, redis: Store, keys: QueueKeys, log_key: str, job: Job, processor: str | None) -> None:
         self._redis = redis
         self._keys = keys
         self._log_key = log_key
         self._job = job
-        self._reported = 0.0
-        self._last: int | None = None
         self._processor = processor
-        self.stop_reason: str | None = None
-        """Why the job should stop, once it should."""
 
     @cached_property
     def log(self) -> FilteringBoundLogger:
@@ -102,7 +104,6 @@ def stop(context: JobContext, task: "asyncio.Task[Any]", reason: str) -> None:
 
 def where(job: Job, processor: str | None) -> dict[str, Any]:
     """What log lines about a job carry."""
-    named: dict[str, Any] = {"queue": job.queue, "jobId": job.id}
-    if job.origin:
-        named |= {"runId": job.origin.run, "step": job.origin.step}
-    return named | {"processor": processor}
+    if origin := job.origin:
+        return {"queue": job.queue, "jobId": job.id, "runId": origin.run, "step": origin.step, "processor": processor}
+    return {"queue": job.queue, "jobId": job.id, "processor": processor}

@@ -1,5 +1,6 @@
 """What the end of an attempt means to the queue: which of BullMQ's scripts ends it, and which event tells of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ def _finished(keys: QueueKeys, job: Job, outcome: Completed | Failed, token: str
     )
 
 
-def _stacktrace(earlier: str | None, stack: str, opts: dict[str, Any]) -> str:
+def _stacktrace(earlier: str | None, stack: str, opts: Mapping[str, Any]) -> str:
     stacks = orjson.loads(earlier) if earlier else []
     kept = [*stacks, stack] if stack else stacks
     asked = opts.get("stackTraceLimit", STACKS)

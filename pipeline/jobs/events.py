@@ -3,49 +3,59 @@
 from typing import Any
 
 from pipeline.jobs.model import Job
-from pipeline.store.log import Event, event_id
+from pipeline.store.log import Event, event_id_of
 from pipeline.units import iso
 
 
-def job_completed(job: Job, result: Any, *, started: int, now: int) -> Event:
-    event = _event("job.completed", job, now)
-    # In place: every job has such an event.
-    data = event.data
+def completed(job: Job, result: Any, *, started: int, now: int) -> tuple[str, dict[str, Any]]:
+    """The id and the data of `job.completed`: what a worker, which appends one for each job, needs of the event."""
+    id, data = _told("job.completed", job)
     data["attempts"], data["startedAt"], data["finishedAt"], data["durationMs"], data["result"] = job.attempt, started, now, now - started, result
-    return event
+    return id, data
+
+
+def job_completed(job: Job, result: Any, *, started: int, now: int) -> Event:
+    id, data = completed(job, result, started=started, now=now)
+    return Event(id=id, type="job.completed", timestamp=now, data=data)
 
 
 def job_failed(job: Job, reason: str, *, started: int, now: int) -> Event:
-    return _event("job.failed", job, now, attempts=job.attempt, startedAt=started, finishedAt=now, durationMs=now - started, error=reason)
+    id, data = _told("job.failed", job)
+    data |= {"attempts": job.attempt, "startedAt": started, "finishedAt": now, "durationMs": now - started, "error": reason}
+    return Event(id=id, type="job.failed", timestamp=now, data=data)
 
 
 def job_progress(job: Job, progress: Any, *, now: int) -> Event:
-    return _event("job.progress", job, now, job.attempt, progress, progress=progress)
+    id, data = _told("job.progress", job, f"\x1f{job.attempt}\x1f{progress}")
+    return Event(id=id, type="job.progress", timestamp=now, data=data | {"progress": progress})
 
 
 def step_waiting(job: Job, deadline: int, *, now: int) -> Event | None:
     """A run's step waits for a callback; None for a job of no run."""
     if job.origin is None:
         return None
-    return _event("workflow.step.waiting", job, now, job.attempt, status="waiting", attempts=job.attempt, deadline=iso(deadline))
+    id, data = _told("workflow.step.waiting", job, f"\x1f{job.attempt}")
+    data |= {"status": "waiting", "attempts": job.attempt, "deadline": iso(deadline)}
+    return Event(id=id, type="workflow.step.waiting", timestamp=now, data=data)
 
 
-def _event(type: str, job: Job, now: int, *moment: object, **more: Any) -> Event:
-    """`moment` tells apart what happens to one attempt repeatedly."""
+def _told(type: str, job: Job, moment: str = "") -> tuple[str, dict[str, Any]]:
+    """The id of an event of the job, and whose it is. `moment` tells apart what happens to one attempt repeatedly."""
+    named, origin = job.data, job.origin
     data: dict[str, Any] = {"queue": job.queue, "job": job.name, "jobId": job.id}
-    origin, named = job.origin, job.data if isinstance(job.data, dict) else {}
-    user, document = named.get("userId"), named.get("documentId")
+    user = document = None
+    if isinstance(named, dict):
+        user, document = named.get("userId"), named.get("documentId")
     if origin:
-        data |= {"runId": origin.run, "workflow": origin.workflow, "step": origin.step, "n": origin.n}
+        data["runId"], data["workflow"], data["step"], data["n"] = origin.run, origin.workflow, origin.step, origin.n
         user, document = origin.user, document if isinstance(document, str) else origin.document
         # A run's step ends once per n, whichever attempt does it.
-        id = event_id(type, origin.run, origin.step, origin.n, *moment)
+        what = f"{type}\x1f{origin.run}\x1f{origin.step}\x1f{origin.n}{moment}"
     else:
-        id = event_id(type, job.queue, job.id, job.timestamp, job.attempt, *moment)
+        what = f"{type}\x1f{job.queue}\x1f{job.id}\x1f{job.timestamp}\x1f{job.attempt}{moment}"
     # Which document it is about, and whose it is.
     if isinstance(document, str):
         data["documentId"] = document
     if isinstance(user, str):
         data["userId"] = user
-    data |= more
-    return Event(id=id, type=type, timestamp=now, data=data)
+    return event_id_of(what), data

@@ -9,6 +9,7 @@ import orjson
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import events
 from pipeline.jobs.attempt import read_job
+from pipeline.jobs.fetched import Fetched
 from pipeline.jobs.model import Job
 from pipeline.jobs.results import RESULT_LIMIT
 from pipeline.jobs.runner import REASON_LIMIT
@@ -52,7 +53,7 @@ def _job(queue: str, job_id: str, fields: Mapping[str, str]) -> Job:
     # The hash counts the attempts that were made, a job the one under way. One that BullMQ failed without an attempt was in its first.
     attempt = max(int(fields.get("atm", 1)), 1)
     try:
-        return read_job(queue, job_id, {**fields, "atm": str(attempt - 1)})
+        return read_job(queue, Fetched.of(job_id, "", {**fields, "atm": str(attempt - 1)}))
     except PermanentFailure:
         # Whoever added it knows what it is; that it ended can be told all the same.
         return Job(

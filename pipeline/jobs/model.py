@@ -1,14 +1,15 @@
 """A job as a processor sees it, and what it may ask of the worker that runs it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Origin:
-    """The run's step that a job does; carried in the job's options under `hookline`."""
+    """The run's step that a job does; carried in the job's options under `hookline`. Never changed, and not `frozen`, which would make it dear."""
 
     run: str
     workflow: str
@@ -22,10 +23,16 @@ class Origin:
 
     def mark(self) -> dict[str, Any]:
         """As it stands in the job's options."""
-        return {"run": self.run, "workflow": self.workflow, "step": self.step, "n": self.n, "user": self.user, "document": self.document}
+        mark: dict[str, Any] = {"run": self.run, "workflow": self.workflow, "step": self.step, "n": self.n}
+        if self.user is not None:
+            mark["user"] = self.user
+        if self.document is not None:
+            mark["document"] = self.document
+        return mark
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Neither frozen nor by keyword: one is made for each job, and either makes that several times as dear.
+@dataclass(slots=True)
 class Job:
     """One attempt at one job."""
 
@@ -40,7 +47,8 @@ class Job:
     """How many attempts there are in all."""
     timestamp: int
     """When it was added, ms since the epoch."""
-    opts: dict[str, Any] = field(default_factory=dict)
+    opts: Mapping[str, Any] = field(default_factory=dict)
+    """BullMQ's; jobs with the same options share them."""
     origin: Origin | None = None
 
 

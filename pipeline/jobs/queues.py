@@ -1,24 +1,24 @@
 """The queues as the API and the engine use them: add a job, look at one, count them."""
 
-import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from pipeline.config import Config, Queue
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, NotFound
 from pipeline.jobs import calls
+from pipeline.jobs.additions import Additions
 from pipeline.jobs.attempt import origin_of
 from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.model import Origin
+from pipeline.jobs.plain import Plain, plain
 from pipeline.store.connection import Store
-from pipeline.store.idempotency import SECONDS, Answer, Claim, parse, record
-from pipeline.store.scripts import Call, Script, composed, lua, pack, pack_call, stock
+from pipeline.store.idempotency import Answer, Claim, parse, record
+from pipeline.store.keys import Keys
+from pipeline.store.scripts import Call, Script, stock
 
-ADD = lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "add.lua")
-"""`add(keys, args)` for scripts that add jobs."""
-ENQUEUE = composed(ADD + lua("pipeline.jobs", "enqueue.lua"), "addStandardJob")
 STATE = Script(stock("getStateV2"))
 COUNTS = Script(stock("getCounts"))
 LOST_REPLY_SECONDS = 60
@@ -60,23 +60,23 @@ class Queues:
     def __init__(self, redis: Store, config: Config) -> None:
         self._redis = redis
         self._config = config
-        self._internal = f"{config.redis.prefix}:once:"
+        self._documents = Keys(config.redis.prefix)
+        self._additions: dict[str, Additions] = {}
+        self.external = tuple(name for name, settings in config.queues.items() if settings.external)
+        """The queues whose jobs foreign workers do."""
+        self._keys = {queue: QueueKeys(config.bullmq.prefix, queue) for queue in config.queues}
+        self._usual = {queue: _usual(settings) for queue, settings in config.queues.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._config.queues)
-
-    @property
-    def external(self) -> tuple[str, ...]:
-        """The queues whose jobs foreign workers do."""
-        return tuple(name for name, settings in self._config.queues.items() if settings.external)
 
     def settings(self, queue: str) -> Queue:
         """Those of a queue that is not configured (any more) are the built-in ones."""
         return self._config.queues.get(queue) or Queue()
 
     def keys(self, queue: str) -> QueueKeys:
-        return QueueKeys(self._config.bullmq.prefix, queue)
+        return self._keys.get(queue) or QueueKeys(self._config.bullmq.prefix, queue)
 
     def job_name(self, queue: str) -> str:
         """The name that a plain POST to this queue gives its jobs: that of its first processor."""
@@ -93,42 +93,71 @@ class Queues:
         attempts: int | None = None,
         backoff: dict[str, Any] | None = None,
     ) -> Call:
-        """addStandardJob with the queue's options: what the engine's scripts and `add` put into their transaction."""
-        settings = self.settings(queue)
-        opts: dict[str, Any] = {
-            "attempts": attempts or settings.attempts,
-            "backoff": backoff or {"type": settings.backoff.type, "delay": settings.backoff.delay},
-            "removeOnComplete": {"count": settings.keep.completed},
-            "removeOnFail": {"count": settings.keep.failed},
-        }
-        if job_id:
-            opts["jobId"] = job_id
-        if settings.external:
-            # Its end is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job, must not before.
-            opts |= {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
-        if origin:
-            opts["hookline"] = origin.mark()
+        """addStandardJob with the queue's options: what the engine's start puts into its transaction."""
+        opts = self._opts(queue, job_id, origin, attempts, backoff)
         return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
 
-    async def add(self, queue: str, name: str, data: Any, *, job_id: str = "", claim: Claim | None = None, answer: Answer | None = None) -> Added:
+    def plain(
+        self, queue: str, name: str, data: Any, *, job_id: str, origin: Origin, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> Plain:
+        """The same for the scripts that add several jobs of runs."""
+        return plain(self.keys(queue), name=name, data=data, opts=self._opts(queue, job_id, origin, attempts, backoff), job_id=job_id)
+
+    def _opts(
+        self, queue: str, job_id: str = "", origin: Origin | None = None, attempts: int | None = None, backoff: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        opts = (self._usual.get(queue) or _usual(self.settings(queue))).copy()
+        if attempts:
+            opts["attempts"] = attempts
+        if backoff:
+            opts["backoff"] = backoff
+        if job_id:
+            opts["jobId"] = job_id
+        if origin:
+            opts["hookline"] = origin.mark()
+        return opts
+
+    async def add(
+        self,
+        queue: str,
+        name: str,
+        data: Any,
+        *,
+        claim: Claim | None = None,
+        answer: Answer | None = None,
+        documents: Sequence[str] = (),
+        user: str | None = None,
+    ) -> Added:
         """Add one job that belongs to no run; with a `claim`, once per idempotency key, whose `answer` is kept beside it.
 
-        With a `job_id`, none is added while there is one of that id.
-
-        Raises InvalidInput for a queue that is not configured, Conflict if the key was used for another request.
+        `documents` are the ids, two at most, of those that the job names; with `user`, those of others are refused, as far as they are recorded.
+        Raises InvalidInput for a queue that is not configured, NotFound for a document that the job may not name or that is being erased,
+        Conflict if the key was used for another request.
         """
+        additions = self._additions.get(queue) or self._adding(queue)
+        first, second = (*map(self._documents.document, documents), "", "")[:2]
+        said = await additions.add(
+            name,
+            orjson.dumps(data),
+            key=claim.key if claim else "",
+            record=record(claim, answer) if claim else "",
+            documents=(first, second),
+            user=user or "",
+        )
+        if isinstance(said, str):
+            return Added(job_id=said)
+        if isinstance(said, int):
+            raise NotFound(f"there is no document {documents[said - 1]!r}")
+        assert claim
+        return Added(job_id="", replay=parse(said[0], claim))
+
+    def _adding(self, queue: str) -> Additions:
         if queue not in self._config.queues:
             raise InvalidInput(f"there is no queue {queue!r}; known: {', '.join(self.names)}", code="unknown-queue")
-        kept = claim or Claim(key=self._internal + uuid.uuid4().hex, fingerprint="")
-        text = record(kept, answer or Answer(status=201, headers={}, body='{"jobId":"@job@"}'))
-        seconds = SECONDS if claim else LOST_REPLY_SECONDS
-        job_id, *earlier = await ENQUEUE(self._redis, [kept.key], [pack(pack_call(self.add_call(queue, name, data, job_id=job_id))), text, seconds])
-        if not earlier:
-            return Added(job_id=str(job_id))
-        first = parse(earlier[0], kept)
-        if claim:
-            return Added(job_id="", replay=first)
-        return Added(job_id=orjson.loads(first.body)["jobId"])
+        once, options = f"{self._config.redis.prefix}:once:", orjson.dumps(self._opts(queue))
+        made = Additions(self._redis, self.keys(queue), options=options, once=once, seconds=LOST_REPLY_SECONDS)
+        self._additions[queue] = made
+        return made
 
     async def job(self, queue: str, job_id: str) -> JobStatus | None:
         """A job's state and fields, or None if its hash is gone (removed, or by retention)."""
@@ -165,6 +194,16 @@ class Queues:
 
     async def all_counts(self) -> dict[str, dict[str, int]]:
         return {name: await self.counts(name) for name in self.names}
+
+
+def _usual(settings: Queue) -> dict[str, Any]:
+    """The options of a queue's jobs."""
+    # The end of an external queue's job is told by whoever finds it there. We remove it afterwards; the worker, or the end of another job,
+    # must not before.
+    keep: dict[str, Any] = {"removeOnComplete": False, "removeOnFail": False, "hookline": calls.KEPT}
+    if not settings.external:
+        keep = {"removeOnComplete": {"count": settings.keep.completed}, "removeOnFail": {"count": settings.keep.failed}}
+    return {"attempts": settings.attempts, "backoff": {"type": settings.backoff.type, "delay": settings.backoff.delay}, **keep}
 
 
 def _json(text: str | None, default: Any) -> Any:

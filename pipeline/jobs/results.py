@@ -11,6 +11,8 @@ from pipeline.errors import PermanentFailure
 RESULT_LIMIT = 64 * 1024
 """Bytes of JSON: a result is copied into the job, the run, the event log and every webhook."""
 
+_JSON = frozenset({dict, list, str, int, float, bool})
+
 
 def check_result(value: Any) -> str:
     """The result as JSON.
@@ -18,7 +20,10 @@ def check_result(value: Any) -> str:
     Raises PermanentFailure for one that is not JSON (a set, a NaN, a key that is no string …) or larger than RESULT_LIMIT:
     another attempt would return the same.
     """
-    if isinstance(value, BaseModel):
+    if value is None:
+        return "null"
+    # Asking whether something is a model costs more than writing it.
+    if type(value) not in _JSON and isinstance(value, BaseModel):
         value = value.model_dump(mode="json", by_alias=True)
     try:
         # orjson writes NaN as null and knows types that JSON does not: what a subscriber gets would silently differ.

@@ -47,7 +47,8 @@ class Runner:
         try:
             processor = self._processors.get(job.name)
             if processor and processor.kind == "async":
-                return Completed(result=check_result(await processor.call(validated(job, processor), context)))
+                ready = validated(job, processor) if processor.input else job
+                return Completed(check_result(await processor.call(ready, context)))
             return Completed(result=check_result(await self._elsewhere_or_in_a_thread(job, processor, context)))
         except Held as held:
             return held.waiting

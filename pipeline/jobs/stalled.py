@@ -1,12 +1,12 @@
 """Jobs that would be lost: those of a dead worker, active without a lock, and those that wait where a resume of BullMQ 5 would not find them."""
 
 import asyncio
-from collections.abc import Mapping
 
 import structlog
 
 from pipeline.jobs import calls
 from pipeline.jobs.calls import QueueKeys
+from pipeline.jobs.fetched import Fetched
 from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.scripts import Script, lua, stock
 
@@ -29,9 +29,9 @@ async def recover(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_
     return [str(job_id) for job_id in stalled]
 
 
-def endless(fields: Mapping[str, str]) -> str | None:
+def endless(fetched: Fetched) -> str | None:
     """Why a job is not to be run again although BullMQ's script would have it so: that spares the jobs of schedulers for ever."""
-    return TOO_OFTEN if "rjk" in fields and int(fields.get("stc", 0)) > MAX_STALLED else None
+    return TOO_OFTEN if fetched.scheduler is not None and int(fetched.stalls or 0) > MAX_STALLED else None
 
 
 async def run(redis: Store, keys: QueueKeys, *, interval_ms: int = INTERVAL_MS, max_stalled: int = MAX_STALLED) -> None:

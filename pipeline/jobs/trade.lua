@@ -2,15 +2,16 @@
 -- KEYS[1..11] as moveToActive's (wait active prioritized events stalled limiter delayed paused meta pc marker), KEYS[12] completed,
 -- KEYS[13] event log
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
--- [9] '1' if this call was made before and its reply lost
--- ARGV[10..] seven a job that is completed: id, token, attempt, result, event id, event time, event data
--- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {its hash, id, token number, …},
+-- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, event id, event time,
+-- event data} each
+-- FIELDS, which `trade.py` puts before this: what is read of a job's hash
+-- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {token, FIELDS …, id} …,
 --   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.
 -- A call from Lua costs the store more than most commands do: hence one for all jobs wherever there is one.
 local call = redis.call
 local wait, active, prioritized, events, completed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[12]
 local prefix, now, lock_ms = ARGV[1], ARGV[2], ARGV[3]
-local FIRST, EACH, LAST = 10, 7, #ARGV - 6
+local ends = cmsgpack.unpack(ARGV[10])
 local meta = call('HMGET', KEYS[9], 'paused', 'concurrency', 'max', 'opts.maxLenEvents')
 
 -- --- ending ---
@@ -22,8 +23,8 @@ local held, sound = {}, true
 
 local function look()
   local lock_keys, keys, children = {}, {}, {}
-  for at = FIRST, LAST, EACH do
-    local key = prefix .. ARGV[at]
+  for at = 1, #ends do
+    local key = prefix .. ends[at][1]
     keys[#keys + 1], lock_keys[#lock_keys + 1] = key, key .. ':lock'
     children[#children + 1], children[#children + 2] = key .. ':dependencies', key .. ':unsuccessful'
   end
@@ -33,35 +34,37 @@ end
 
 -- What moveToFinished would refuse, or nil. Nothing has been written then.
 local function refused(at)
-  local key = prefix .. ARGV[at]
+  local id, token = ends[at][1], ends[at][2]
+  local key = prefix .. id
   if not sound then
     if call('EXISTS', key) == 0 then return -1 end
     if call('SCARD', key .. ':dependencies') ~= 0 then return -4 end
     if call('ZCARD', key .. ':unsuccessful') ~= 0 then return -9 end
   end
-  local lock = held[(at - FIRST) / EACH + 1]
-  if lock == ARGV[at + 1] then return nil end
+  local lock = held[at]
+  if lock == token then return nil end
   if lock then return -6 end
   -- It ran out (an outage, a blocked loop). As long as the job is active and nobody else has locked it, it is ours.
-  if not call('LPOS', active, ARGV[at]) then return -2 end
+  if not call('LPOS', active, id) then return -2 end
 end
 
 -- A job without parent or deduplication: what moveToFinished does to the job itself.
 local function end_one(at)
   local code = refused(at)
   if code then return code end
-  local id, key, result = ARGV[at], prefix .. ARGV[at], ARGV[at + 3]
+  local id, _, attempt, result, event_id, ts, data = unpack(ends[at])
+  local key = prefix .. id
   -- An existing job may be given a parent at any time.
   if call('HEXISTS', key, 'parentKey') == 1 then return -100 end
   -- The first write, so that a full store, which refuses only a script's first, lets the job end.
   if call('LREM', active, -1, id) < 1 then return -3 end
-  call('XADD', KEYS[13], '*', 'id', ARGV[at + 4], 'type', 'job.completed', 'ts', ARGV[at + 5], 'data', ARGV[at + 6])
+  call('XADD', KEYS[13], '*', 'id', event_id, 'type', 'job.completed', 'ts', ts, 'data', data)
   locks[#locks + 1], ids[#ids + 1] = key .. ':lock', id
   if removed then
     gone[#gone + 1] = key
   else
     -- While the job is locked nobody else counts its attempts.
-    call('HSET', key, 'atm', ARGV[at + 2], 'returnvalue', result, 'finishedOn', now)
+    call('HSET', key, 'atm', attempt, 'returnvalue', result, 'finishedOn', now)
     scores[#scores + 1], scores[#scores + 2] = now, id
   end
   call('XADD', events, '*', 'event', 'completed', 'jobId', id, 'returnvalue', result, 'prev', 'active')
@@ -72,7 +75,7 @@ end
 local function ended(at)
   local ok, rc = pcall(end_one, at)
   if ok then return rc end
-  return call('LPOS', active, ARGV[at]) and tostring(rc) or 0
+  return call('LPOS', active, ends[at][1]) and tostring(rc) or 0
 end
 
 -- Lua's stack has room for about 8,000 arguments.
@@ -117,12 +120,12 @@ local function settle()
 end
 
 local unsettled = false
-if LAST >= FIRST then
+if #ends > 0 then
   -- Raises while the log cannot be appended to: what cannot be told must not end.
   call('XLEN', KEYS[13])
   look()
   call('XTRIM', events, 'MAXLEN', '~', meta[4] or 10000)
-  for at = FIRST, LAST, EACH do answers[#answers + 1] = ended(at) end
+  for at = 1, #ends do answers[#answers + 1] = ended(at) end
   if #ids > 0 then
     local ok, error = pcall(settle)
     if not ok then unsettled = tostring(error) end
@@ -134,27 +137,31 @@ end
 local wanted, jobs = tonumber(ARGV[7]), {}
 if wanted == 0 then return {answers, jobs, 0, 0, false, unsettled, 0} end
 
-local function hand_out(hash, id, number)
-  jobs[#jobs + 1], jobs[#jobs + 2], jobs[#jobs + 3] = hash, id, number
+-- How often it was started, then FIELDS.
+local function read(id) return call('HMGET', prefix .. id, 'ats', unpack(FIELDS)) end
+
+local function hand_out(job, id, token)
+  job[1], job[#job + 1] = token, id
+  jobs[#jobs + 1] = job
 end
 
 -- What the first call locked is handed out again.
 local function fetch_again()
   for _, id in ipairs(call('LRANGE', active, 0, -1)) do
     local lock = call('GET', prefix .. id .. ':lock')
-    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(call('HGETALL', prefix .. id), id, string.sub(lock, #ARGV[8] + 1)) end
+    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(read(id), id, lock) end
   end
 end
 
 -- What moveToActive does to each, where nothing limits the queue. A few at a time, until they are enough for one answer.
 local ROOM, more = 4 * 1024 * 1024, 0
 local function fetch_plain()
-  while #jobs / 3 < wanted do
+  while #jobs < wanted do
     if ROOM <= 0 then
       more = 1
       return
     end
-    local popped, taken = call('RPOP', wait, math.min(wanted - #jobs / 3, 8)), {}
+    local popped, taken = call('RPOP', wait, math.min(wanted - #jobs, 8)), {}
     if not popped then return end
     for _, id in ipairs(popped) do
       -- Others are markers of BullMQ before 5.
@@ -165,28 +172,24 @@ local function fetch_plain()
       call('ZADD', KEYS[11], 0, '0')
     end
     for _, id in ipairs(taken) do
-      local key, number = prefix .. id, #jobs / 3 + 1
-      local hash, ats = call('HGETALL', key), 0
-      for field = 1, #hash, 2 do
-        if hash[field] == 'ats' then ats = hash[field + 1] end
-        ROOM = ROOM - #hash[field + 1]
-      end
-      call('SET', key .. ':lock', ARGV[8] .. number, 'PX', lock_ms)
+      local key, token = prefix .. id, ARGV[8] .. #jobs + 1
+      local job = read(id)
+      for field = 2, #job do ROOM = ROOM - #(job[field] or '') end
+      call('SET', key .. ':lock', token, 'PX', lock_ms)
       call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
-      call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', ats + 1)
-      hand_out(hash, id, number)
+      call('HSET', key, 'processedOn', now, 'pb', ARGV[4], 'ats', (job[1] or 0) + 1)
+      hand_out(job, id, token)
     end
   end
 end
 
 local limit_ms, next_at = 0, 0
 local function fetch_by_stock()
-  local number = #jobs / 3 + 1
-  local opts = {token = ARGV[8] .. number, lockDuration = lock_ms, name = ARGV[4]}
+  local opts = {token = ARGV[8] .. #jobs + 1, lockDuration = lock_ms, name = ARGV[4]}
   if ARGV[6] ~= '' then opts.limiter = cmsgpack.unpack(ARGV[6]) end
   local found = moveToActive({unpack(KEYS, 1, 11)}, {prefix, now, cmsgpack.pack(opts)})
   if type(found[1]) == 'table' then
-    hand_out(found[1], found[2], number)
+    hand_out(read(found[2]), found[2], opts.token)
     return true
   end
   limit_ms, next_at = found[3], found[4]
@@ -200,13 +203,13 @@ local function fetch()
   if not (meta[1] or meta[2] or meta[3] or due) and ARGV[6] == '' then
     fetch_plain()
     if more == 1 then return end
-    if #jobs / 3 < wanted and call('ZCARD', prioritized) == 0 then
+    if #jobs < wanted and call('ZCARD', prioritized) == 0 then
       call('DEL', KEYS[10])
       next_at = first[2] and first[2] / 0x1000 or 0
       return
     end
   end
-  while #jobs / 3 < wanted and fetch_by_stock() do end
+  while #jobs < wanted and fetch_by_stock() do end
 end
 -- The fetch must not be able to undo what was answered about the ends.
 local ok, error = pcall(fetch)

@@ -8,16 +8,14 @@ import orjson
 
 from pipeline.config import Queue
 from pipeline.jobs import events
-from pipeline.jobs.attempt import Completed
+from pipeline.jobs.attempt import Completed, terms
 from pipeline.jobs.calls import QueueKeys, keep_jobs, now_ms
-from pipeline.jobs.fetched import Fetched, Idle, idle_of
+from pipeline.jobs.fetched import FIELDS, Fetched, Idle, idle_of
 from pipeline.jobs.model import Job
-from pipeline.store.log import Event
 from pipeline.store.scripts import Argument, Call, composed, lua, pack
 
-TRADE = composed(lua("pipeline.jobs", "trade.lua"), "moveToActive")
-NOT_PLAIN = frozenset({"parentKey", "parent", "deid"})
-"""Fields of a job whose end concerns more than itself: a parent in a flow, or whoever waits for its deduplication id."""
+TRADE = composed(f"local FIELDS = {{{','.join(map(repr, FIELDS))}}}\n" + lua("pipeline.jobs", "trade.lua"), "moveToActive")
+_NOTHING = pack({})
 ALONE = -100
 """An answer: the job got a parent while it ran, and has to be ended by BullMQ's script."""
 
@@ -30,11 +28,14 @@ class Ended:
     job: Job
     result: str
     """JSON."""
-    event: Event
-    keep: dict[str, Any]
-    """BullMQ's `removeOnComplete`, as its scripts want it."""
+    processor: str | None
+    """Its name, for the logs."""
     started: int
     """ms since the epoch."""
+    keep: bytes
+    """BullMQ's `removeOnComplete`, as its scripts want it, packed."""
+    told: tuple[Argument, ...]
+    """The job as `trade.lua` takes it, its event included."""
 
 
 @dataclass(slots=True)
@@ -54,11 +55,6 @@ class Traded:
     """There are more jobs; these were enough for one answer."""
 
 
-def ended(settings: Queue, fetched: Fetched, job: Job, outcome: Completed, *, started: int, now: int) -> Ended:
-    event = events.job_completed(job, orjson.Fragment(outcome.result), started=started, now=now)
-    return Ended(fetched, job, outcome.result, event, keep_jobs(job.opts.get("removeOnComplete", settings.keep.completed)), started)
-
-
 class Desk:
     """Builds the calls of one worker, whose keys and settings do not change."""
 
@@ -69,30 +65,29 @@ class Desk:
         self._lock_ms = lock_ms
         self._worker = worker
         self._limiter = pack(settings.limiter.options()) if settings.limiter else b""
+        self._keep = pack(keep_jobs(settings.keep.completed))
+
+    def ended(self, fetched: Fetched, job: Job, processor: str | None, outcome: Completed, started: int, now: int) -> Ended:
+        result = outcome.result
+        id, data = events.completed(job, orjson.Fragment(result), started=started, now=now)
+        told = (fetched.job_id, fetched.token, job.attempt, result, id, now, orjson.dumps(data))
+        return Ended(fetched, job, result, processor, started, terms(fetched.opts or "{}").keep or self._keep, told)
 
     def call(self, ends: Sequence[Ended], *, want: int, token: str, again: bool = False, now: int | None = None) -> Call:
         """`ends` are of one `keep`; the jobs that come are locked with `token` and their number.
 
         `again` after a lost reply: jobs that the first call locked are handed out again.
         """
-        keep = pack(ends[0].keep) if ends else b"\x80"
+        keep = ends[0].keep if ends else _NOTHING
+        # In one argument, which costs both sides less than seven a job.
+        told = pack([end.told for end in ends])
         args: list[Argument] = [
-            self._base, now or now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "",
+            self._base, now or now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "", told,
         ]  # fmt: skip
-        for end in ends:
-            event = end.event
-            args += (end.job.id, end.fetched.token, end.job.attempt, end.result, event.id, event.timestamp, orjson.dumps(event.data))
         return self._keys, args
 
 
-def parse(reply: Any, token: str) -> Traded:
+def parse(reply: Any) -> Traded:
     answers, found, limit_ms, next_at, error, unsettled, more = reply
-    jobs = [
-        Fetched(
-            job_id=found[at + 1],
-            token=f"{token}:{found[at + 2]}",
-            fields=dict(zip(found[at][::2], found[at][1::2], strict=True)),
-        )
-        for at in range(0, len(found), 3)
-    ]
+    jobs = [Fetched(*job) for job in found]
     return Traded(answers, jobs, idle_of(int(limit_ms), float(next_at), now_ms()), error or None, unsettled or None, bool(more))

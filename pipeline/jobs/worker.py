@@ -5,23 +5,18 @@ import contextlib
 import secrets
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from pipeline.config import Queue
-from pipeline.errors import PermanentFailure
-from pipeline.jobs import schedulers, stalled
-from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, Waiting, read_job
+from pipeline.jobs import stalled
 from pipeline.jobs.calls import QueueKeys, now_ms
-from pipeline.jobs.closing import Closer, refused
-from pipeline.jobs.context import SHUTTING_DOWN, JobContext, stop, where
-from pipeline.jobs.fetched import Fetched
-from pipeline.jobs.locks import Locks
+from pipeline.jobs.closing import refused
+from pipeline.jobs.context import where
 from pipeline.jobs.markers import Markers
-from pipeline.jobs.model import Job
-from pipeline.jobs.trade import ALONE, NOT_PLAIN, TRADE, Desk, Ended, Traded, ended, parse
-from pipeline.jobs.watchdog import TASK_PREFIX
+from pipeline.jobs.slots import Runs, Slots
+from pipeline.jobs.trade import ALONE, TRADE, Desk, Ended, Traded, parse
 from pipeline.logs import info_many
 from pipeline.store.connection import STORE_ERRORS, Store
 from pipeline.store.memory import PAUSE_FETCHING, Memory
@@ -33,13 +28,6 @@ LARGEST_TRADE = 64
 """Jobs; a script holds up everybody else's commands for as long as it takes."""
 LONGEST_PAUSE = 2.0
 log = structlog.get_logger(__name__)
-
-
-class Runs(Protocol):
-    """Who runs an attempt (`runner.Runner`)."""
-
-    def name_of(self, job_name: str) -> str | None: ...
-    async def run(self, job: Job, context: JobContext) -> Outcome: ...
 
 
 class Worker:
@@ -60,11 +48,10 @@ class Worker:
         self._redis = redis
         self._keys = keys
         self._settings = settings
-        self._runner = runner
-        self._log_key = log_key
         self._desk = Desk(keys, settings, log_key=log_key, lock_ms=lock_ms, worker=name)
-        self._closer = Closer(redis, keys, settings, log_key=log_key, lock_ms=lock_ms)
-        self._locks = Locks(redis, keys, duration_ms=lock_ms, stop=self._told_to_stop)
+        self._slots = Slots(
+            redis, keys, settings, runner, self._desk, log_key=log_key, lock_ms=lock_ms, ended=self._job_ended, freed=self._slot_freed
+        )
         self._memory = Memory(redis)
         self._stalled_ms = stalled_ms
         # So that one exchange can be under way while the jobs of another run.
@@ -76,17 +63,12 @@ class Worker:
         """Slots that have no job and for which none was asked."""
         self._ended: deque[Ended] = deque()
         """Completed jobs; each keeps its slot until the store knows."""
-        self._attempts: dict[str, asyncio.Task[None]] = {}
-        """By token."""
-        self._running: dict[str, JobContext] = {}
-        """Those of the attempts whose processor is at work."""
         self._beside: set[asyncio.Task[None]] = set()
         """Exchanges, above all."""
         self._markers = Markers(redis, keys, ask=self._kick, room=lambda: self._free > 0)
         self._watching = False
         self._kicked = False
         self._stopping = False
-        self._hand_back = False
         self._ending = False
         self._over = asyncio.Event()
 
@@ -98,7 +80,7 @@ class Worker:
         self._watching = True
         self._markers.start()
         upkeep = [
-            asyncio.create_task(self._locks.run()),
+            asyncio.create_task(self._slots.locks.run()),
             asyncio.create_task(stalled.run(self._redis, self._keys, interval_ms=self._stalled_ms)),
             asyncio.create_task(self._over.wait()),
         ]
@@ -110,10 +92,10 @@ class Worker:
         finally:
             self._ending = True
             self._markers.cancel()
-            tasks = [*upkeep, *self._attempts.values(), *self._beside]
+            tasks = [*upkeep, *self._beside]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._slots.close(), return_exceptions=True)
 
     async def stop(self, seconds: float) -> None:
         """Fetch no more, let running jobs end within `seconds`, then hand back those that did not."""
@@ -123,9 +105,7 @@ class Worker:
         self._run_beside(self._stop_watching())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
-        self._hand_back = True
-        for token in [*self._running]:
-            self._told_to_stop(token, SHUTTING_DOWN)
+        self._slots.hand_back()
 
     async def _stop_watching(self) -> None:
         await self._markers.stop()
@@ -151,13 +131,24 @@ class Worker:
             self._free -= max(want - len(ends), 0)
             self._flights += 1
             self._run_beside(self._trade(ends, want))
-        if self._stopping and not (self._flights or self._attempts or self._ended or self._watching):
+        if self._stopping and not (self._flights or self._slots.busy or self._ended or self._watching):
             self._over.set()
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+
+    def _job_ended(self, end: Ended) -> None:
+        self._ended.append(end)
+        if not self._kicked:
+            self._kick()
+
+    def _slot_freed(self) -> None:
+        self._free += 1
+        # Its end may have made room in the queue's global concurrency; unlike an exchange it has brought no other job.
+        self._markers.dry = False
+        self._kick()
 
     def _next_ends(self) -> list[Ended]:
         """A trade's worth of ended jobs, all of one retention."""
@@ -177,7 +168,7 @@ class Worker:
                 return
             for fetched in traded.jobs:
                 slots -= 1
-                self._start(fetched, self._attempt(fetched))
+                self._slots.run(fetched)
             slots -= self._settle(ends, traded.answers)
             if traded.unsettled:
                 log.error("error after the ends of jobs", queue=self._keys.queue, error=traded.unsettled)
@@ -192,7 +183,7 @@ class Worker:
         except Exception:
             log.exception("exchange with the queue failed", queue=self._keys.queue)
             for end in ends:
-                self._start(end.fetched, self._complete_alone(end))
+                self._slots.complete_alone(end)
             slots -= len(ends)
             self._markers.close(1.0)
         finally:
@@ -207,7 +198,7 @@ class Worker:
         pause, again = 0.1, False
         while True:
             try:
-                return parse(await TRADE.once(self._redis, *self._desk.call(ends, want=want, token=token, again=again)), token)
+                return parse(await TRADE.once(self._redis, *self._desk.call(ends, want=want, token=token, again=again)))
             except STORE_ERRORS as error:
                 log.warning("store away", queue=self._keys.queue, outcomes_kept=len(ends), error=str(error), retry_in=pause)
             again = True
@@ -219,17 +210,18 @@ class Worker:
         completed: list[dict[str, Any]] = []
         held, now = 0, now_ms()
         for end, answer in zip(ends, answers, strict=True):
-            job, named = end.job, where(end.job, self._runner.name_of(end.job.name))
+            named = where(end.job, end.processor)
             if answer == ALONE or isinstance(answer, str):
                 if answer != ALONE:
                     # Alone, it is tried again until it works: an error of the store is no reason to run the job twice.
                     log.error("job not completed; it is tried alone", **named, error=answer)
-                self._start(end.fetched, self._complete_alone(end))
+                self._slots.complete_alone(end)
                 held += 1
                 continue
-            self._locks.release(end.fetched.token)
+            self._slots.locks.release(end.fetched.token)
             if answer == 0:
-                completed.append({**named, "ms": now - end.started, "attempt": job.attempt})
+                named["ms"], named["attempt"] = now - end.started, end.job.attempt
+                completed.append(named)
             else:
                 refused(log.bind(**named), answer)
         info_many("job completed", completed)
@@ -244,98 +236,3 @@ class Worker:
             log.warning("store away", queue=self._keys.queue, error=str(error))
         self._markers.close(1.0)
         return True
-
-    # --- running -----------------------------------------------------------------------------------------------------
-
-    def _start(self, fetched: Fetched, attempt: Coroutine[Any, Any, None]) -> None:
-        named = f"{TASK_PREFIX}{self._runner.name_of(fetched.fields.get('name', ''))} {self._keys.queue} {fetched.job_id}"
-        self._attempts[fetched.token] = self._loop.create_task(attempt, name=named)
-
-    async def _attempt(self, fetched: Fetched) -> None:
-        """From a locked job to its end; one that is plainly completed keeps its slot until the next exchange has recorded it."""
-        started, kept = now_ms(), False
-        try:
-            job, spoilt = self._read(fetched)
-            context = JobContext(self._redis, self._keys, self._log_key, job, self._runner.name_of(job.name))
-            self._locks.hold(job.id, fetched.token)
-            if schedulers.KEY in job.opts:
-                await schedulers.go_on(self._redis, self._keys, job)
-            outcome = spoilt or await self._outcome(fetched, job, context)
-            if isinstance(outcome, Completed) and NOT_PLAIN.isdisjoint(fetched.fields):
-                self._ended.append(ended(self._settings, fetched, job, outcome, started=started, now=now_ms()))
-                kept = True
-            else:
-                await self._in_spite_of_cancels(self._end(fetched, job, context, outcome, started))
-        except Exception:
-            # The job keeps its lock until it runs out and is then put back as stalled.
-            log.exception("worker slot failed", queue=self._keys.queue, jobId=fetched.job_id)
-        finally:
-            self._over_with(fetched, keeps_slot=kept)
-
-    async def _complete_alone(self, end: Ended) -> None:
-        try:
-            await self._closer.end(end.fetched, end.job, Completed(result=end.result), end.started, self._bound(end.job))
-        finally:
-            self._over_with(end.fetched, keeps_slot=False)
-
-    def _over_with(self, fetched: Fetched, *, keeps_slot: bool) -> None:
-        self._attempts.pop(fetched.token, None)
-        if not keeps_slot:
-            self._locks.release(fetched.token)
-            self._free += 1
-            # Its end may have made room in the queue's global concurrency; unlike an exchange it has brought no other job.
-            self._markers.dry = False
-        self._kick()
-
-    def _read(self, fetched: Fetched) -> tuple[Job, Failed | None]:
-        """The job, and why it is not to be run, if it is not."""
-        deferred = fetched.fields.get("defa") or stalled.endless(fetched.fields)
-        try:
-            job = read_job(self._keys.queue, fetched.job_id, fetched.fields)
-        except PermanentFailure as failure:
-            job = Job(id=fetched.job_id, queue=self._keys.queue, name=fetched.fields.get("name", ""), data=None, attempt=1, attempts=1, timestamp=0)
-            return job, Failed(reason=failure.message, stack="", permanent=True)
-        return job, Failed(reason=deferred, stack="", permanent=True) if deferred else None
-
-    async def _outcome(self, fetched: Fetched, job: Job, context: JobContext) -> Outcome:
-        if self._hand_back:
-            return Interrupted()
-        self._running[fetched.token] = context
-        try:
-            return await self._runner.run(job, context)
-        finally:
-            del self._running[fetched.token]
-
-    async def _end(self, fetched: Fetched, job: Job, context: JobContext, outcome: Outcome, started: int) -> None:
-        while isinstance(outcome, Waiting):
-            if await self._closer.hold(fetched, job, outcome, context.log):
-                return
-            # The callback was quicker than we: the processor finds its answer.
-            outcome = await self._outcome(fetched, job, context)
-        match outcome:
-            case Dropped():
-                context.log.warning("outcome dropped", reason="the lock was lost")
-            case Interrupted():
-                code = await self._closer.release(fetched, job)
-                context.log.info("job handed back", code=code)
-            case _:
-                await self._closer.end(fetched, job, outcome, started, context.log)
-
-    async def _in_spite_of_cancels(self, work: Coroutine[Any, Any, None]) -> None:
-        """A processor may have asked for its task to be cancelled and be gone by then: what it came to is recorded all the same."""
-        task = self._loop.create_task(work)
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if self._ending:
-                    task.cancel()
-                    raise
-        task.result()
-
-    def _told_to_stop(self, token: str, reason: str) -> None:
-        if context := self._running.get(token):
-            stop(context, self._attempts[token], reason)
-
-    def _bound(self, job: Job) -> Any:
-        return log.bind(**where(job, self._runner.name_of(job.name)))

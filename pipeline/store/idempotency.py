@@ -62,12 +62,13 @@ class Answer:
 
     def filled(self, **values: str | None) -> "Answer":
         """With `job=`, `run=` and `status=` in the place of what stands for them; None leaves it standing."""
-        headers, body = dict(self.headers), self.body
+        headers, body = self.headers, self.body
         for name, value in values.items():
             if value is not None:
-                body = body.replace(f"@{name}@", value)
-                headers = {key: text.replace(f"@{name}@", value) for key, text in headers.items()}
-        return Answer(status=self.status, headers=headers, body=body)
+                mark = f"@{name}@"
+                body = body.replace(mark, value)
+                headers = {key: text.replace(mark, value) for key, text in headers.items()}
+        return Answer(self.status, headers, body)
 
 
 def check_key(text: str) -> str:

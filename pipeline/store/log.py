@@ -47,6 +47,8 @@ end
 return {#rows, rows[#rows] and rows[#rows][1] or '', false}
 """)
 _FIND_ENTRIES = 500
+_IDENTITY = hashlib.blake2b(digest_size=16)
+"""Copied for each event: that takes less than making one."""
 _APPENDED_SECONDS = 60
 """How long a repeated append is recognised: longer than it is tried."""
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -75,15 +77,38 @@ class Event:
         """The entry's fields, flat, as the scripts pass them to XADD."""
         return ["id", self.id, "type", self.type, "ts", str(self.timestamp), "data", orjson.dumps(self.data).decode()]
 
-    @classmethod
-    def parse(cls, cursor: str, fields: dict[str, str]) -> "Event":
-        return cls(id=fields["id"], type=fields["type"], timestamp=int(fields["ts"]), data=orjson.loads(fields["data"]), cursor=cursor)
+    @staticmethod
+    def parse(cursor: str, fields: dict[str, str]) -> "Event":
+        """An entry's event."""
+        return _Entry(cursor, fields)
+
+
+class _Entry(Event):
+    """An event as it was read: its data is parsed when somebody asks for it, which of most entries nobody does."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, cursor: str, fields: dict[str, str]) -> None:
+        self.id, self.type, self.timestamp, self._text, self.cursor = fields["id"], fields["type"], int(fields["ts"]), fields["data"], cursor
+
+    def __getattr__(self, name: str) -> Any:
+        # `data` until it is set.
+        if name != "data":
+            raise AttributeError(name)
+        self.data = orjson.loads(self._text)
+        return self.data
 
 
 def event_id(type: str, *identity: object) -> str:
     """The id of an event, computed from what happened: its type with run, step and n, or with queue, job, its timestamp and attempt."""
-    text = "\x1f".join((type, *map(str, identity)))
-    return "evt_" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return event_id_of("\x1f".join((type, *map(str, identity))))
+
+
+def event_id_of(text: str) -> str:
+    """The same where what happened has been written already, as every job's end is: its parts, with U+001F between them."""
+    identity = _IDENTITY.copy()
+    identity.update(text.encode())
+    return "evt_" + identity.hexdigest()
 
 
 class Log:
@@ -243,12 +268,8 @@ class Group:
             return []
 
     async def _read(self, count: int, block_ms: int) -> list[Event]:
-        if time.monotonic() - self._claimed_at >= 1.0:
-            claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
-            rows = [row for row in claimed[1] if row[1]]
-            if rows:
-                return await self._wanted(rows)
-            self._claimed_at = time.monotonic()
+        if left := await self.left(count=count):
+            return left
         # Where there was something there often is more: asked for without waiting, it comes on the connection that all share.
         wait = None if self._flowing else block_ms
         found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=wait)
@@ -256,6 +277,16 @@ class Group:
             found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
         self._flowing = bool(found)
         return await self._wanted(_rows(found))
+
+    async def left(self, *, count: int) -> list[Event]:
+        """Entries that a dead consumer left unacknowledged, or this one for long; looked for every second."""
+        if time.monotonic() - self._claimed_at < 1.0:
+            return []
+        claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
+        rows = [row for row in claimed[1] if row[1]]
+        if not rows:
+            self._claimed_at = time.monotonic()
+        return await self._wanted(rows)
 
     async def _wanted(self, rows: Sequence[tuple[str, dict[str, str]]]) -> list[Event]:
         if self._types is None:

@@ -1,64 +1,58 @@
-"""Commits of transitions: those of one tick of the loop go to the store in one script."""
+"""Commits of transitions: those of several runs go to the store in one script."""
 
-import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from pipeline.jobs.queues import ADD
-from pipeline.store.connection import Store
-from pipeline.store.scripts import Argument, composed, lua
+from pipeline.jobs.plain import ADD_ALL
+from pipeline.store.connection import STORE_ERRORS, Store
+from pipeline.store.keys import Keys
+from pipeline.store.scripts import Argument, composed, lua, pack
+from pipeline.workflows.model import Run
 
-ADVANCE = f"local function advance(KEYS, ARGV)\n{lua('pipeline.workflows', 'advance.lua')}\nend\n"
-COMMIT = composed(ADD + ADVANCE + lua("pipeline.workflows", "commits.lua"), "addStandardJob", "removeJob")
+COMMIT = composed(ADD_ALL + lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
 TOGETHER = 32
-"""Transitions; a script holds up everybody else's commands for as long as it takes."""
+"""Transitions that one script should commit at most: it holds up everybody else's commands for as long as it takes."""
+
+
+@dataclass(slots=True)
+class Commit:
+    """A transition on its way into the store."""
+
+    run: Run
+    """As it will be."""
+    version: str
+    """Of the run as it was read."""
+    state: str
+    """The run, encoded."""
+    what: dict[str, Any]
+    """What follows from the transition, as advance.lua wants it."""
+    cursor: str
+    """The entry of the log that it acknowledges, if it does."""
 
 
 class Commits:
-    """Collects the commits of a tick; each caller gets the answer to its own."""
-
-    def __init__(self, redis: Store) -> None:
+    def __init__(self, redis: Store, keys: Keys) -> None:
         self._redis = redis
-        self._waiting: list[tuple[list[str], list[Argument], asyncio.Future[bool]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._keys = keys
 
-    async def commit(self, keys: list[str], args: list[Argument]) -> bool:
-        """One transition, with the keys and arguments of advance.lua; False if somebody else moved the run meanwhile.
+    async def send(self, commits: Sequence[Commit], *, group: str) -> list[bool | ResponseError]:
+        """Commit transitions of different runs, each by itself; `group` is the consumer group whose entries they acknowledge.
 
-        Raises the store's errors, and ResponseError for one of the script: then the run has not moved.
+        True for each that was made, False where somebody else has moved the run meanwhile, and an error of the script where the run has
+        not moved. Raises the store's errors.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bool] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._send)
-        self._waiting.append((keys, args, answer))
-        return await answer
-
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for first in range(0, len(waiting), TOGETHER):
-            task = asyncio.get_running_loop().create_task(self._call(waiting[first : first + TOGETHER]))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-
-    async def _call(self, commits: list[tuple[list[str], list[Argument], asyncio.Future[bool]]]) -> None:
-        keys = [key for keys, _, _ in commits for key in keys]
-        args = [arg for _, args, _ in commits for arg in args]
+        keys = [self._keys.log, self._keys.timers]
+        args: list[Argument] = [group]
+        for commit in commits:
+            keys += (self._keys.run(commit.run.id), self._keys.timeline(commit.run.id))
+            args += (commit.version, commit.state, commit.cursor, pack(commit.what))
         try:
-            answers: list[Any] = await COMMIT(self._redis, keys, args)
-        except BaseException as error:
-            # Also a cancellation: whoever waits for an answer must learn that there will be none.
-            for _, _, answer in commits:
-                if not answer.done():
-                    answer.set_exception(error if isinstance(error, Exception) else ConnectionError("the commit was broken off"))
-            if not isinstance(error, Exception):
-                raise
-            return
-        for (_, _, answer), said in zip(commits, answers, strict=True):
-            if answer.done():
-                continue
-            if isinstance(said, str):
-                answer.set_exception(ResponseError(said))
-            else:
-                answer.set_result(bool(said))
+            answers = await COMMIT(self._redis, keys, args)
+        except STORE_ERRORS:
+            raise
+        except ResponseError as error:
+            return [error] * len(commits)
+        return [ResponseError(said) if isinstance(said, str) else bool(said) for said in answers]

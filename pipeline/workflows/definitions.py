@@ -26,6 +26,10 @@ class Definitions:
         """The workflow that a job posted to this queue starts."""
         return next((definition for definition in self.current.values() if queue in definition.triggers), None)
 
+    def at_hand(self, digest: str) -> Definition | None:
+        """As `pinned`, if the store need not be asked."""
+        return self._pinned.get(digest)
+
     async def pinned(self, digest: str) -> Definition:
         """The definition that a run started with, whatever config.yaml says now. Raises NotFound."""
         if digest not in self._pinned:

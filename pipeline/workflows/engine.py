@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import defaultdict, deque
+from typing import Any
 
 import structlog
 
 from pipeline.store.connection import STORE_ERRORS
 from pipeline.store.log import Event, Group
+from pipeline.workflows.commits import TOGETHER
 from pipeline.workflows.model import Broken, JobEnded, JobHeld
 from pipeline.workflows.transitions import JOB_ENDS, Entry, Transitions
 
@@ -18,6 +20,8 @@ AT_ONCE = 3
 """Batches under way."""
 RAISES = 5
 """After an entry was handed out this often without being acknowledged, its run is failed instead of blocking the log."""
+Told = tuple[str, deque[tuple[Event, JobEnded | JobHeld]]]
+"""A run's id, and what a batch tells of it."""
 log = structlog.get_logger(__name__)
 
 
@@ -28,8 +32,8 @@ class Engine:
         self._group = group
         self._transitions = transitions
         self._batches: deque[asyncio.Task[None]] = deque()
-        self._last: dict[str, asyncio.Task[None]] = {}
-        """By run, what was last begun with it."""
+        self._last: dict[str, asyncio.Task[Any]] = {}
+        """By run, the last batch under way that tells of it."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; entries that were read are handled to their end."""
@@ -55,7 +59,7 @@ class Engine:
 
     async def handle(self, events: list[Event]) -> None:
         """Move the runs that a batch concerns: those of one run in order, different runs side by side."""
-        by_run: dict[str, list[tuple[Event, JobEnded | JobHeld]]] = defaultdict(list)
+        by_run: dict[str, deque[tuple[Event, JobEnded | JobHeld]]] = defaultdict(deque)
         others: list[str] = []
         for event in events:
             outcome = outcome_of(event)
@@ -63,36 +67,45 @@ class Engine:
                 by_run[event.data["runId"]].append((event, outcome))
             else:
                 others.append(event.cursor)
-        moves = [self._in_order(run_id, ends) for run_id, ends in by_run.items()]
-        await asyncio.gather(self._group.ack(others), *moves)
+        earlier = {run_id: self._last[run_id] for run_id in by_run if run_id in self._last}
+        task = asyncio.current_task()
+        assert task
+        self._last.update(dict.fromkeys(by_run, task))
+        free = [(run_id, ends) for run_id, ends in by_run.items() if run_id not in earlier]
+        held = [(run_id, ends) for run_id, ends in by_run.items() if run_id in earlier]
+        moves = [self._move(free[first : first + TOGETHER]) for first in range(0, len(free), TOGETHER)]
+        try:
+            ends = await asyncio.gather(self._group.ack(others), *moves, self._move_after(set(earlier.values()), held), return_exceptions=True)
+        finally:
+            for run_id in by_run:
+                if self._last.get(run_id) is task:
+                    del self._last[run_id]
+        for error in ends:
+            if isinstance(error, BaseException):
+                raise error
 
-    def _in_order(self, run_id: str, ends: list[tuple[Event, JobEnded | JobHeld]]) -> "asyncio.Task[None]":
-        """After what an earlier batch does to the same run."""
-        earlier = self._last.get(run_id)
+    async def _move_after(self, earlier: set["asyncio.Task[Any]"], held: list[Told]) -> None:
+        """What an earlier batch does to the same runs comes first."""
+        if held:
+            await asyncio.wait(earlier)
+        for first in range(0, len(held), TOGETHER):
+            await self._move(held[first : first + TOGETHER])
 
-        async def move() -> None:
-            if earlier:
-                await asyncio.wait([earlier])
-            await self._move(run_id, ends)
+    async def _move(self, runs: list[Told]) -> None:
+        while runs:
+            first = [(run_id, *ends.popleft()) for run_id, ends in runs]
+            news = [(run_id, outcome, Entry(group=self._group.group, event=event)) for run_id, event, outcome in first]
+            errors = await self._transitions.apply_all(news)
+            for (run_id, _, entry), error in zip(news, errors, strict=True):
+                if error:
+                    await self._failed(run_id, entry, error)
+            # Left unacknowledged, an entry comes again; later entries of its run wait behind it no longer than that.
+            runs = [told for told, error in zip(runs, errors, strict=True) if told[1] and not error]
 
-        task = asyncio.create_task(move())
-        self._last[run_id] = task
-        task.add_done_callback(lambda done: self._last.pop(run_id) if self._last.get(run_id) is done else None)
-        return task
-
-    async def _move(self, run_id: str, ends: list[tuple[Event, JobEnded | JobHeld]]) -> None:
-        for event, outcome in ends:
-            entry = Entry(group=self._group.group, event=event)
-            try:
-                await self._transitions.apply(run_id, outcome, entry=entry)
-            except STORE_ERRORS:
-                raise
-            except Exception as error:
-                # Left unacknowledged, the entry comes again; later entries of this run wait behind it no longer than that.
-                log.exception("transition failed", runId=run_id, cursor=event.cursor)
-                if await self._group.deliveries(event.cursor) >= RAISES:
-                    await self._give_up(run_id, entry, error)
-                return
+    async def _failed(self, run_id: str, entry: Entry, error: Exception) -> None:
+        log.error("transition failed", runId=run_id, cursor=entry.event.cursor, exc_info=error)
+        if await self._group.deliveries(entry.event.cursor) >= RAISES:
+            await self._give_up(run_id, entry, error)
 
     async def _give_up(self, run_id: str, entry: Entry, error: Exception) -> None:
         reason = f"the engine failed {RAISES} times on {entry.event.type} of step {entry.event.data.get('step')!r}: {error}"

@@ -7,7 +7,7 @@ belongs to an earlier execution of a step (another `n`), gives no decision.
 from dataclasses import replace
 from typing import Any, assert_never
 
-from pipeline.store.log import Event, event_id
+from pipeline.store.log import Event, event_id, event_id_of
 from pipeline.units import format_duration, iso
 from pipeline.workflows import expressions
 from pipeline.workflows.definition import Definition, StepDefinition
@@ -181,11 +181,13 @@ class _Transition:
     def settle(self) -> Decision:
         """Move every step that can move, then the run if all of them have ended."""
         # In the order of needs, so that one pass carries a skip or a block to the end of its chain.
+        steps = self._steps
         for step in self._definition.in_order:
-            if self._steps[step.id].status == StepStatus.PENDING:
+            if steps[step.id].status is StepStatus.PENDING:
                 self._judge(step)
-        if not all(step.status.terminal for step in self._steps.values()):
-            return self._decision()
+        for state in steps.values():
+            if not state.status.terminal:
+                return self._decision()
         failed = [id for id, step in self._steps.items() if step.status == StepStatus.FAILED and not self._definition.steps[id].continue_on_error]
         if failed:
             which = f"step {failed[0]}" if len(failed) == 1 else f"steps {', '.join(failed)}; {failed[0]}"
@@ -199,11 +201,11 @@ class _Transition:
 
     def _judge(self, step: StepDefinition) -> None:
         readiness = Readiness.of(step, self._definition, self._steps)
-        if readiness.verdict == Verdict.WAIT:
+        if readiness.verdict is Verdict.WAIT:
             return
-        if readiness.verdict == Verdict.BLOCK:
+        if readiness.verdict is Verdict.BLOCK:
             self._pass_over(step.id, StepStatus.BLOCKED, readiness.reason)
-        elif readiness.verdict == Verdict.SKIP:
+        elif readiness.verdict is Verdict.SKIP:
             self._pass_over(step.id, StepStatus.SKIPPED, readiness.reason)
         else:
             self._begin(step)
@@ -282,7 +284,9 @@ class _Transition:
 
     def tell_run(self, what: str, **more: Any) -> None:
         run = self._run
-        data = self._subject() | {"status": run.status.value, "steps": {id: step.status.value for id, step in self._steps.items()}} | more
+        data = self._subject()
+        data["status"], data["steps"] = run.status, {id: step.status for id, step in self._steps.items()}
+        data |= more
         if run.status.terminal:
             data["durationMs"] = self._now - run.created_at
         if run.status == RunStatus.COMPLETED:
@@ -294,7 +298,9 @@ class _Transition:
 
     def _tell_step(self, id: str) -> None:
         step, definition = self._steps[id], self._definition.steps[id]
-        data = self._subject() | {"step": id, "status": step.status.value, "queue": definition.queue, "job": definition.job}
+        data = self._subject()
+        # In place: every step has such an event.
+        data["step"], data["status"], data["queue"], data["job"] = id, step.status, definition.queue, definition.job
         if step.job_id:
             data["jobId"] = step.job_id
         if step.attempts:
@@ -303,18 +309,23 @@ class _Transition:
             data["durationMs"] = max(step.finished_at - step.started_at, 0)
         if step.status == StepStatus.COMPLETED:
             data["result"] = step.result
-        data |= {name: value for name, value in (("error", step.error), ("reason", step.reason)) if value is not None}
-        type = f"workflow.step.{step.status.value}"
-        identity: tuple[object, ...] = (self._run.id, id, step.n)
+        if step.error is not None:
+            data["error"] = step.error
+        if step.reason is not None:
+            data["reason"] = step.reason
+        type = f"workflow.step.{step.status}"
+        happened = f"{type}\x1f{self._run.id}\x1f{id}\x1f{step.n}"
         if step.status in (StepStatus.SKIPPED, StepStatus.BLOCKED):
             # Such a step was not dispatched, so that n alone would make its second time look like the first.
-            identity = (*identity, self._run.generation)
-        self._events.append(Event(id=event_id(type, *identity), type=type, timestamp=self._now, data=data))
+            happened += f"\x1f{self._run.generation}"
+        self._events.append(Event(id=event_id_of(happened), type=type, timestamp=self._now, data=data))
 
     def _subject(self) -> dict[str, Any]:
         run = self._run
         data: dict[str, Any] = {"runId": run.id, "workflow": run.workflow, "version": run.version, "userId": run.user_id}
-        return data | {"documentId": run.document_id} if run.document_id is not None else data
+        if (document := run.document_id) is not None:
+            data["documentId"] = document
+        return data
 
     # --- the state --------------------------------------------------------------------------------------------------
 

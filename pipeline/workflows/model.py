@@ -19,9 +19,10 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def terminal(self) -> bool:
-        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+    terminal: bool
+
+    def __init__(self, value: str) -> None:
+        self.terminal = value in ("completed", "failed", "cancelled")
 
 
 class StepStatus(StrEnum):
@@ -37,14 +38,13 @@ class StepStatus(StrEnum):
     BLOCKED = "blocked"
     """One of its needs failed or is blocked, and its `run_on` does not name that."""
 
-    @property
-    def terminal(self) -> bool:
-        return self not in (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING)
+    terminal: bool
+    dispatched: bool
+    """Whether its job is under way."""
 
-    @property
-    def dispatched(self) -> bool:
-        """Whether its job is under way."""
-        return self in (StepStatus.RUNNING, StepStatus.WAITING)
+    def __init__(self, value: str) -> None:
+        self.dispatched = value in ("running", "waiting")
+        self.terminal = value != "pending" and not self.dispatched
 
 
 @dataclass(kw_only=True, slots=True)

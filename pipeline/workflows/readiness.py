@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
 
 from pipeline.workflows.definition import Definition, StepDefinition
 from pipeline.workflows.model import Step, StepStatus
@@ -26,21 +25,30 @@ class Readiness:
     reason: str = ""
 
     @classmethod
-    def of(cls, step: StepDefinition, definition: Definition, steps: Mapping[str, Step]) -> Self:
+    def of(cls, step: StepDefinition, definition: Definition, steps: Mapping[str, Step]) -> "Readiness":
         """A failed need with `continue_on_error` counts as completed, and also as failed for a step that runs on failures."""
-        ended = all(steps[need].status.terminal for need in step.needs)
-        bad = [need for need in step.needs if steps[need].status in _FAILED]
-        fatal = [need for need in bad if steps[need].status != StepStatus.FAILED or not definition.steps[need].continue_on_error]
+        ended, bad = True, []
+        for need in step.needs:
+            status = steps[need].status
+            if status in _FAILED:
+                bad.append(need)
+            elif not status.terminal:
+                ended = False
         if not step.needs or "always" in step.run_on:
-            return cls(verdict=Verdict.RUN if ended else Verdict.WAIT)
-        if "failed" not in step.run_on and fatal:
-            return cls(verdict=Verdict.BLOCK, reason=f"step {fatal[0]} is {steps[fatal[0]].status.value}")
+            return _RUN if ended else _WAIT
+        if bad and "failed" not in step.run_on:
+            for need in bad:
+                if steps[need].status is not StepStatus.FAILED or not definition.steps[need].continue_on_error:
+                    return cls(verdict=Verdict.BLOCK, reason=f"step {need} is {steps[need].status}")
         if not ended:
-            return cls(verdict=Verdict.WAIT)
-        if "failed" in step.run_on and bad:
-            return cls(verdict=Verdict.RUN)
+            return _WAIT
+        if bad and "failed" in step.run_on:
+            return _RUN
         for need in step.needs:
             status = StepStatus.COMPLETED if need in bad else steps[need].status
-            if status.value not in step.run_on:
-                return cls(verdict=Verdict.SKIP, reason=f"step {need} is {status.value}, and this one runs on {', '.join(step.run_on)}")
-        return cls(verdict=Verdict.RUN)
+            if status not in step.run_on:
+                return cls(verdict=Verdict.SKIP, reason=f"step {need} is {status}, and this one runs on {', '.join(step.run_on)}")
+        return _RUN
+
+
+_RUN, _WAIT = Readiness(verdict=Verdict.RUN), Readiness(verdict=Verdict.WAIT)

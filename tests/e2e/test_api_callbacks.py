@@ -13,13 +13,12 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from pipeline.jobs import calls
 from pipeline.jobs.attempt import read_job
 from pipeline.jobs.callbacks import Callbacks, Links, callback_id
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.model import Job
 from tests.support.api import Api, Reply, serving
-from tests.support.jobs import FETCH
+from tests.support.jobs import take
 
 QUEUE = "document-processing"
 
@@ -53,8 +52,9 @@ class Asked:
 async def asked(redis: Redis, api: Api, *, seconds: int = 60) -> Asked:
     await api.services.queues.add(QUEUE, "process-document", {})
     keys = api.services.queues.keys(QUEUE)
-    reply = await FETCH(redis, *calls.move_to_active(keys, token="t", lock_ms=10_000, worker="w"))
-    job = read_job(QUEUE, reply[1], dict(zip(reply[0][::2], reply[0][1::2], strict=True)))
+    taken = await take(redis, keys)
+    assert taken
+    job = read_job(QUEUE, taken)
     await Callbacks(redis, prefix="hookline", bull_prefix="bull").open(job, now_ms() + seconds * 1000)
     return Asked(api, job)
 

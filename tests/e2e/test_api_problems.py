@@ -1,5 +1,6 @@
 """Every error is a problem document; each test asserts the whole of it."""
 
+import asyncio
 import base64
 import json
 import time
@@ -221,6 +222,16 @@ async def test_a_body_too_large_whether_it_says_so_or_not(api: Api) -> None:
         reply = await api.call("POST", DOCUMENTS, data=data)
         assert_problem(reply, 413, "too-large", "The body is too large", "the body has more than 2048 bytes")
     assert (await api.call("POST", DOCUMENTS, data=json.dumps(DOCUMENT).encode().ljust(2048))).status == 201
+
+
+async def test_a_body_too_large_that_comes_with_its_headers(api: Api) -> None:
+    """All of it is there before anybody counts."""
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {DOCUMENTS} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {api.token()}\r\nTransfer-Encoding: chunked"
+    writer.write(f"{head}\r\n\r\n801\r\n{' ' * 2049}\r\n0\r\n\r\n".encode())
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 413 ")
+    writer.close()
 
 
 @pytest.mark.parametrize("kind", ["text/xml", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])

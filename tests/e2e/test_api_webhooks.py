@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
 from pipeline.store.log import Event, Group
-from tests.support.api import Api, serving
+from tests.support.api import DOCUMENT, DOCUMENT_UPLOAD, Api, serving
 from tests.support.receiver import raw_server
 from webhooks import Declared, Webhooks
 
@@ -181,6 +181,7 @@ async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
         ("GET", ENDPOINTS), ("POST", ENDPOINTS), ("GET", f"{ENDPOINTS}/{created['id']}"), ("PATCH", f"{ENDPOINTS}/{created['id']}"),
         ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
         ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("POST", f"{ENDPOINTS}/{created['id']}/test"),
+        ("GET", f"{ENDPOINTS}/{created['id']}/stats"),
         ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
         ("POST", f"{ENDPOINTS}/{created['id']}/replay"), ("GET", REPLAYS), ("GET", f"{REPLAYS}/x"),
         ("GET", "/api/webhooks/explain?event=x"), ("GET", "/api/webhooks/undelivered"), ("POST", f"{REPLAYS}/x/cancel"),
@@ -312,6 +313,21 @@ async def test_why_an_event_did_not_arrive(api: Api) -> None:
     assert (await api.call("GET", "/api/webhooks/undelivered?type=a*", as_="admin")).status == 422
 
 
+async def test_why_of_a_run(redis: Redis, tmp_path: Path) -> None:
+    async with serving(redis, tmp_path, workflows={"document-upload": DOCUMENT_UPLOAD}) as api:
+        wants, other = await _create(api, types=["workflow.*"]), await _create(api, types=["a.b"])
+        run = (await api.call("POST", "/api/workflows/document-upload/runs", body={"input": DOCUMENT})).json["runId"]
+        items = (await api.call("GET", f"/api/webhooks/explain?run={run}", as_="admin")).json["items"]
+        assert {(item["type"], item["endpoint"], item["verdict"]) for item in items} == {("workflow.started", wants["id"], "not-fanned-out")}
+        (item,) = (await api.call("GET", f"/api/webhooks/explain?run={run}&endpoint={other['id']}", as_="admin")).json["items"]
+        assert item["verdict"] == "not-wanted"
+        # What the log no longer has is in the run's own timeline still.
+        await redis.delete(api.services.log.key)
+        (item,) = (await api.call("GET", f"/api/webhooks/explain?run={run}&endpoint={other['id']}", as_="admin")).json["items"]
+        assert (item["verdict"], {"name": "inLog", "value": False} in item["facts"]) == ("not-wanted", True)
+        assert (await api.call("GET", "/api/webhooks/explain?run=run_nope", as_="admin")).json == {"items": [], "truncated": False}
+
+
 async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
     async with _receiver() as (url, received):
         endpoint = await _create(api, url=url, types=["a.*"])
@@ -337,6 +353,8 @@ async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
             assert (await api.call("POST", path, as_="admin", body=wrong)).status == 422, wrong
         (delivery,) = (await api.call("GET", f"{DELIVERIES}?run=run_1", as_="admin")).json["items"]
         assert delivery["attemptCount"] == 2
+        stats = (await api.call("GET", f"{ENDPOINTS}/{endpoint['id']}/stats", as_="admin")).json
+        assert (stats["pending"], stats["total"], stats["lastHour"]["delivered"]) == (0, {"delivered": 2, "failed": 0, "exhausted": 0}, 2)
     assert (await api.call("GET", f"{REPLAYS}/nope", as_="admin")).status == 404
     assert (await api.call("POST", f"{ENDPOINTS}/nope/replay", as_="admin", body=asked)).status == 404
 

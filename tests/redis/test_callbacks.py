@@ -14,7 +14,7 @@ from pipeline.jobs.closing import HOLD
 from pipeline.jobs.model import Job
 from pipeline.jobs.queues import Queues
 from pipeline.store.scripts import Script, pack, pack_call, stock
-from tests.support.jobs import FETCH
+from tests.support.jobs import take
 
 QUEUE = "document-processing"
 CONFIG = Config()
@@ -23,8 +23,9 @@ KEYS = Queues(None, CONFIG).keys(QUEUE)
 
 async def fetched(redis: Redis) -> Job:
     await Queues(redis, CONFIG).add(QUEUE, "process-document", {})
-    reply = await FETCH(redis, *calls.move_to_active(KEYS, token="t", lock_ms=10_000, worker="w"))
-    return read_job(QUEUE, reply[1], dict(zip(reply[0][::2], reply[0][1::2], strict=True)))
+    taken = await take(redis, KEYS)
+    assert taken
+    return read_job(QUEUE, taken)
 
 
 async def hold(redis: Redis, job: Job, record: str) -> list[Any]:

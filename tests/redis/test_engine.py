@@ -1,16 +1,16 @@
 """Runs on a real store: each transition once over a log that may be read twice, whatever dies or is removed meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from pipeline.config import Config
 from pipeline.errors import Conflict, InvalidInput, NotFound, Unavailable
-from pipeline.jobs import calls
 from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
@@ -20,6 +20,7 @@ from pipeline.store.keys import Keys
 from pipeline.store.log import Event, Group, Log, event_id
 from pipeline.workflows import engine as engine_module
 from pipeline.workflows import recovery as recovery_module
+from pipeline.workflows.commits import Commit, Commits
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import Engine
@@ -28,7 +29,7 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
-from tests.support.jobs import FETCH
+from tests.support.jobs import take
 from tests.support.valkey import Valkey
 
 HOUR = 3_600_000
@@ -183,17 +184,59 @@ async def test_a_commit_whose_reply_was_lost_is_not_done_twice(house: House, mon
     run_id = await house.start()
     event = await house.ended(run_id, "one", {"value": 1})
     await house.group("e1").create()
-    original = Transitions._commit
+    original = Commits.send
 
-    async def reply_lost(self: Transitions, *arguments: Any) -> bool:
-        await original(self, *arguments)
-        monkeypatch.setattr(Transitions, "_commit", original)
-        return await original(self, *arguments)
+    async def reply_lost(self: Commits, commits: Sequence[Commit], *, group: str) -> list[bool | ResponseError]:
+        monkeypatch.setattr(Commits, "send", original)
+        assert await original(self, commits, group=group) == [True]
+        return await original(self, commits, group=group)
 
-    monkeypatch.setattr(Transitions, "_commit", reply_lost)
+    monkeypatch.setattr(Commits, "send", reply_lost)
     await house.engine().handle([event])
+    assert Commits.send is original
     assert await house.waiting("second") == [f"{run_id}_two_1"]
     assert len(await house.told("workflow.step.completed")) == 1
+
+
+async def test_of_runs_that_move_together_each_moves_by_itself(house: House, valkey: Valkey) -> None:
+    """One that another engine has moved is read again, one whose job cannot be added stays as it was, and neither keeps back the others."""
+    other = House(valkey.socket_url)
+    moved, stuck, sound = [await house.start() for _ in range(3)]
+    for run_id in (moved, stuck):
+        await house.ended(run_id, "one", {"value": 1})
+    await house.turn()
+    # The first engine remembers n as it was.
+    await other.transitions.apply(moved, JobLost(step="two", n=1))
+    await house.redis.set(house.queues.keys("third").key("wait"), "not a list")
+    events = [await house.ended(moved, "two", n=1), await house.ended(stuck, "two", {"value": 2}), await house.ended(sound, "one", {"value": 1})]
+    events.append(await house.ended(moved, "two", error="no luck", n=2))
+    group = house.group("e1")
+    await group.read(count=100, block_ms=10)
+    await Engine(group, house.transitions).handle(events)
+    assert (await house.status(moved))["run"] == "failed"
+    assert await house.status(stuck) == {"run": "running", "one": "completed", "two": "running", "three": "pending"}
+    assert (await house.status(sound))["two"] == "running"
+    assert [row["message_id"] for row in await house.redis.xpending_range(house.keys.log, "engine", min="-", max="+", count=10)] == [events[1].cursor]
+    await other.redis.aclose()
+
+
+async def test_a_job_that_cannot_be_removed_holds_up_no_run(valkey: Valkey, redis: Redis) -> None:
+    """An external queue's job goes once its run has moved."""
+    queues = {"theirs": {"processors": {"do": "external"}}, "odd": {"processors": {"do": "external"}}, "ours": {"processors": {"do": "x:y"}}}
+    steps = {queue: {"steps": {"one": {"queue": queue}, "two": {"needs": ["one"], "queue": "ours"}}} for queue in ("theirs", "odd")}
+    house = House(valkey.socket_url, Config(queues=queues, workflows=steps))
+    ids = {queue: (await house.runs.start(queue, {}, user_id="u")).run_id for queue in ("odd", "theirs")}
+    await house.redis.rename("bull:odd:wait", "aside")
+    await house.redis.set("bull:odd:wait", "not a list")
+    for queue, run_id in ids.items():
+        data = {"queue": queue, "job": "do", "jobId": f"{run_id}_one_1", "runId": run_id, "step": "one", "n": 1}
+        await house.log.append([Event(id=event_id("job.completed", run_id), type="job.completed", timestamp=now_ms(), data=data)])
+    await house.turn()
+    for run_id in ids.values():
+        assert (await house.status(run_id))["two"] == "running"
+    assert not await house.redis.exists(f"bull:theirs:{ids['theirs']}_one_1")
+    assert await house.log.acknowledged("engine", await house.log.last())
+    await house.redis.aclose()
 
 
 async def test_a_retry_whose_reply_was_lost_is_answered_as_what_it_was(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,7 +589,7 @@ async def test_a_running_steps_progress_is_shown(house: House) -> None:
     assert shown["steps"]["one"]["status"] == "pending"
     keys = house.queues.keys("first")
 
-    await FETCH(house.redis, *calls.move_to_active(keys, token="t", lock_ms=1000, worker="w"))
+    await take(house.redis, keys)
     await house.redis.hset(keys.key(f"{run_id}_one_1"), "progress", "40")
     shown = await house.runs.view(run_id)
     assert shown

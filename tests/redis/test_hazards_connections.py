@@ -1,26 +1,17 @@
 """Hazards of connections: many callers at once, connections that break, a reply lost at an addition, a store of the wrong kind."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from pipeline.errors import ConfigError
+from pipeline.jobs.additions import ENQUEUE
 from pipeline.jobs.model import Context, Job
-from pipeline.jobs.queues import ENQUEUE
 from pipeline.store import connection
-from tests.redis.test_hazards_loop import opened
-from tests.redis.test_worker import Bench, config
+from tests.support.bench import Bench, config
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    async with opened(valkey) as made:
-        yield made
 
 
 async def test_500_additions_at_once_need_one_connection(bench: Bench) -> None:
@@ -72,19 +63,19 @@ async def test_a_redis_cluster_is_refused(bench: Bench, monkeypatch: pytest.Monk
         await connection.check(bench.redis, owner="hookline", bull_prefix="bull")
 
 
-async def test_a_reply_lost_at_an_addition_adds_one_job(valkey: Valkey, bench: Bench) -> None:
+async def test_a_reply_lost_at_an_addition_adds_each_job_once(valkey: Valkey, bench: Bench) -> None:
     """The stock client sends an addition again, and the job is there twice."""
     await bench.redis.script_load(ENQUEUE.source)
     async with Proxy(valkey.port) as proxy:
         far = Bench(proxy.url, config())
         proxy.swallow = ENQUEUE.sha.encode()
-        adding = asyncio.create_task(far.add("once"))
+        adding = asyncio.gather(*(far.add("once") for _ in range(3)))
         async with asyncio.timeout(5):
             while not await bench.redis.llen(bench.keys.key("wait")):
                 await bench.redis.ping()
         proxy.drop()
         proxy.replies.set()
-        job_id = await adding
+        ids = await adding
         await far.redis.aclose()
         await far.blocking.aclose()
-    assert await bench.redis.lrange(bench.keys.key("wait"), 0, -1) == [job_id]
+    assert await bench.redis.lrange(bench.keys.key("wait"), 0, -1) == ids[::-1]

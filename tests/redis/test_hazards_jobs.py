@@ -5,7 +5,6 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,11 @@ from redis.asyncio import Redis
 
 from pipeline.jobs.model import Context, Job
 from pipeline.jobs.stalled import MAX_STALLED, TOO_OFTEN
-from tests.redis.test_worker import QUEUE, Bench, config
+from tests.support.bench import QUEUE, Bench, config
 from tests.support.events import count, events_until
 from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config())
-    yield made
-    await made.blocking.aclose()
-    await made.redis.aclose()
 
 
 # --- closing -------------------------------------------------------------------------------------------------------------

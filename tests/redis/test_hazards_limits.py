@@ -2,22 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 from bullmq import Queue as BullQueue
 from redis.asyncio import Redis
 
 from pipeline.jobs.model import Context, Job
-from tests.redis.test_hazards_loop import opened
-from tests.redis.test_worker import QUEUE, Bench
+from tests.support.bench import QUEUE, Bench, opened
 from tests.support.valkey import Valkey
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    async with opened(valkey) as made:
-        yield made
 
 
 @pytest.mark.parametrize("where", ["queues.<queue>.limiter", "meta"])

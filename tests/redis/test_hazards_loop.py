@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,27 +14,11 @@ from pipeline.jobs import calls
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.model import Context, Job
 from pipeline.store.scripts import Script, stock
-from tests.redis.test_worker import QUEUE, Bench, config
+from tests.support.bench import QUEUE, Bench, config, opened
 from tests.support.events import count, events_until
 from tests.support.valkey import Valkey
 
 ADD_DELAYED = Script(stock("addDelayedJob"))
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    async with opened(valkey) as made:
-        yield made
-
-
-@contextlib.asynccontextmanager
-async def opened(valkey: Valkey, **settings: Any) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config(**settings))
-    try:
-        yield made
-    finally:
-        await made.blocking.aclose()
-        await made.redis.aclose()
 
 
 async def nothing(job: Job, context: Context) -> Any:

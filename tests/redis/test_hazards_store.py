@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,10 @@ from pipeline.jobs.model import Context, Job
 from pipeline.jobs.trade import TRADE
 from pipeline.store import connection
 from pipeline.store.scripts import Script, stock
-from tests.redis.test_worker import Bench, config
+from tests.support.bench import Bench, config
 from tests.support.events import count, events_until
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config())
-    yield made
-    await made.blocking.aclose()
-    await made.redis.aclose()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["EVALSHA", "EVAL"])

@@ -1,6 +1,5 @@
 """The event log on a real store: cursors, consumer groups, trimming that never drops what a group still needs."""
 
-from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -152,6 +151,7 @@ async def test_an_event_is_found_by_its_id_among_the_newest(redis: Redis) -> Non
     cursors = await log.append([event(number) for number in range(1_200)])
     for number in (0, 499, 500, 501, 1_199):
         found = await log.find(event(number).id, most=10_000)
-        assert found == replace(event(number), cursor=cursors[number])
+        assert found
+        assert (found.id, found.cursor, found.document()) == (event(number).id, cursors[number], event(number).document())
     assert await log.find("evt_none", most=10_000) is None
     assert await log.find(event(0).id, most=500) is None, "it is further back than was asked for"

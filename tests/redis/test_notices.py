@@ -19,7 +19,7 @@ DISABLED = {**ABOUT, "error": "answered 500", "reason": "failing", "failingSince
 
 def publisher(redis: Redis, notify: dict[str, str] | None) -> Publisher:
     config = Config(webhooks={"notify": notify})
-    return Publisher(Log(redis, "t:log"), Queues(redis, config), config.webhooks.notify)
+    return Publisher(Log(redis, "t:log"), Queues(redis, config), config.webhooks.notify, prefix="hookline")
 
 
 async def jobs(redis: Redis) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.jobs.registry import resolve
 from pipeline.jobs.runner import Runner
 from pipeline.jobs.worker import Worker
-from tests.redis.test_worker import LOG, Bench
+from tests.support.bench import LOG, Bench
 from tests.support.events import count, events_until
 from tests.support.receiver import Answer, raw_server, receiving
 from tests.support.valkey import Valkey

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.closing import FINISH
 from pipeline.jobs.ending import ending
 from pipeline.jobs.fetched import Fetched
-from pipeline.jobs.trade import TRADE, Desk, Ended, Traded, ended, parse
+from pipeline.jobs.trade import TRADE, Desk, Ended, Traded, parse
 from pipeline.store.scripts import Script, pack, pack_call, stock
-from tests.support.jobs import FETCH
+from tests.support.contents import contents
+from tests.support.jobs import take
 from tests.support.valkey import Valkey
 
 QUEUE = "work"
@@ -51,11 +51,11 @@ class Side:
 
     def ends(self, taken: list[Fetched]) -> list[Ended]:
         outcome = Completed(result='{"ok":true}')
-        return [ended(self.settings, f, read_job(QUEUE, f.job_id, f.fields), outcome, started=NOW, now=self.now) for f in taken]
+        return [self.desk.ended(f, read_job(QUEUE, f), "Doer", outcome, NOW, self.now) for f in taken]
 
     async def trade(self, done: int, want: int, token: str, *, again: bool = False) -> Traded:
         taken, self.active = self.active[:done], self.active[done:]
-        traded = parse(await TRADE(self.redis, *self.desk.call(self.ends(taken), want=want, token=token, now=self.now, again=again)), token)
+        traded = parse(await TRADE(self.redis, *self.desk.call(self.ends(taken), want=want, token=token, now=self.now, again=again)))
         self.active += traded.jobs
         return traded
 
@@ -67,48 +67,17 @@ class Side:
                 self.keys, self.settings, end.job, Completed(result=end.result), token=end.fetched.token,
                 stacks=None, started=NOW, now=self.now, random=0.0,
             )  # fmt: skip
-            args = [made.kind, pack(pack_call(made.call)), pack(end.event.fields()), end.job.id, end.fetched.token, LOCK_MS]
+            assert made.event
+            args = [made.kind, pack(pack_call(made.call)), pack(made.event.fields()), end.job.id, end.fetched.token, LOCK_MS]
             code, error = await FINISH(self.redis, [self.log, *self.keys.keys("active", f"{end.job.id}:lock")], args)
             assert (code, error) == (0, None)
         limiter = self.settings.limiter.options() if self.settings.limiter else None
         for number in range(1, want + 1):
             name = f"{token}:{number}"
-            keys, args = calls.move_to_active(self.keys, token=name, lock_ms=LOCK_MS, worker="w", now=self.now, limiter=limiter)
-            fields, job_id, *_ = await FETCH(self.redis, keys, args)
-            if not job_id:
+            fetched = await take(self.redis, self.keys, name, lock_ms=LOCK_MS, now=self.now, limiter=limiter)
+            if not fetched:
                 break
-            self.active.append(Fetched(str(job_id), name, dict(zip(fields[::2], fields[1::2], strict=True))))
-
-    async def all_keys(self) -> dict[str, Any]:
-        """Everything below the prefix. BullMQ's events are compared job by job: of one batch, all ends come before all fetches."""
-        prefix = self.keys.prefix
-        found: dict[str, Any] = {}
-        for key in await self.redis.keys(f"{prefix}:*"):
-            name, kind = key.removeprefix(prefix), await self.redis.type(key)
-            match kind:
-                case "string":
-                    found[name] = await self.redis.get(key)
-                case "hash":
-                    found[name] = await self.redis.hgetall(key)
-                case "list":
-                    found[name] = await self.redis.lrange(key, 0, -1)
-                case "set":
-                    found[name] = await self.redis.smembers(key)
-                case "zset":
-                    found[name] = await self.redis.zrange(key, 0, -1, withscores=True)
-                case "stream":
-                    entries = [fields for _, fields in await self.redis.xrange(key)]
-                    found[name] = entries if name == ":log" else _by_job(entries)
-            if await self.redis.pttl(key) > 0:
-                found[name] = (found[name], "expires")
-        return found
-
-
-def _by_job(entries: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
-    told = defaultdict(list)
-    for entry in entries:
-        told[entry.get("jobId", "")].append(entry)
-    return dict(told)
+            self.active.append(fetched)
 
 
 SETTINGS = {
@@ -162,7 +131,7 @@ async def test_a_batch_leaves_the_keys_fields_and_events_of_single_calls(redis: 
         assert [fetched.job_id for fetched in sides[0].active] == [fetched.job_id for fetched in sides[1].active]
         assert [fetched.token for fetched in sides[0].active] == [fetched.token for fetched in sides[1].active]
         handed_out += done
-        assert await sides[0].all_keys() == await sides[1].all_keys()
+        assert await contents(redis, "batch") == await contents(redis, "single")
     assert handed_out > 5
 
 

@@ -9,8 +9,7 @@ import structlog
 
 from pipeline.jobs.model import Context, Job
 from pipeline.jobs.watchdog import Watchdog
-from tests.redis.test_worker import Bench
-from tests.redis.test_worker import bench as bench
+from tests.support.bench import Bench
 from tests.support.events import count, events_until
 
 

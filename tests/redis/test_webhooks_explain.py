@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Hooks
 from webhooks import InvalidInput, inquiry
-from webhooks.backoff import Verdict
+from webhooks.backoff import Receiver, Verdict
 from webhooks.mailbox import Settlement
 from webhooks.model import delivery_id
 from webhooks.units import iso
@@ -214,9 +214,59 @@ async def test_held_retrying_and_scheduled(redis: Redis) -> None:
     assert told["verdict"] == "retrying"
     assert told["reason"] == "attempt 2 is due at 2026-01-01T00:01:10.000Z; attempt 1 at 2026-01-01T00:00:00.000Z: answered 503"
     hooks.clock.forward(60_000)
-    await settle(hooks, Verdict.RETRY, due=hooks.clock.now + 3_600_000, hold_until=hooks.clock.now + 3_600_000)
+    version = (await hooks.webhooks.endpoints.get(endpoint)).version
+    await settle(hooks, Verdict.RETRY, due=hooks.clock.now + 3_600_000, hold_until=hooks.clock.now + 3_600_000, endpoint_version=version)
     told = await why(hooks, event, endpoint)
     assert (told["verdict"], told["facts"]["heldUntil"]) == ("held", "2026-01-01T01:01:10.000Z")
+
+
+async def test_held_up_by_the_rate(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(rate="1/1m")
+    events = [await hooks.event(n=n) for n in range(2)]
+    await hooks.spread()
+    (claim,) = (await hooks.mailbox.claim(10, hooks.clock.now)).claims
+    (waits,) = set(events) - {claim.event}
+    told = await why(hooks, waits, endpoint)
+    assert told["verdict"] == "rate-limited"
+    assert told["reason"].startswith("the endpoint takes 1/1m, the next at 2026-01-01T00:01:00.000Z")
+    hooks.clock.forward(60_000)
+    assert (await why(hooks, waits, endpoint))["verdict"] == "due"
+
+
+async def test_behind_another_of_the_same_ordering_key(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(ordering="data.documentId")
+    first, second = await hooks.event(n=1, documentId="d"), await hooks.event(n=2, documentId="d")
+    other = await hooks.event(n=3, documentId="e")
+    await hooks.spread()
+    told = await why(hooks, second, endpoint)
+    assert told["verdict"] == "ordered"
+    head = delivery_id(first, endpoint)
+    assert told["reason"] == f"it keeps its order behind {head}, which has the same data.documentId and has not ended"
+    assert (await why(hooks, first, endpoint))["verdict"] == (await why(hooks, other, endpoint))["verdict"] == "due"
+    await settle(hooks, Verdict.DELIVERED, 200)
+    assert (await why(hooks, second, endpoint))["verdict"] == "due"
+
+
+async def test_left_alone_by_the_breaker_and_tested_one_at_a_time(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(concurrency=10)
+    events = [await hooks.event(n=n) for n in range(10)]
+    waits = await hooks.event(n="waits")
+    await hooks.spread()
+    version = (await hooks.webhooks.endpoints.get(endpoint)).version
+    await settle(hooks, Verdict.RETRY, due=hooks.clock.now + 40_000, endpoint_version=version, receiver=Receiver.FAILED)
+    told = await why(hooks, waits, endpoint)
+    assert (told["verdict"], told["facts"]["openUntil"]) == ("breaker-open", "2026-01-01T00:00:30.000Z")
+    assert told["reason"] == "10 attempts at this endpoint failed in a row; it is tried again at 2026-01-01T00:00:30.000Z"
+    hooks.clock.forward(50_000)
+    assert (await why(hooks, waits, endpoint))["verdict"] == "due"
+    (probe,) = (await hooks.mailbox.claim(100, hooks.clock.now)).claims
+    assert (await why(hooks, probe.event, endpoint))["verdict"] == "under-way"
+    told = await why(hooks, next(event for event in (waits, *events) if event != probe.event), endpoint)
+    assert told["verdict"] == "breaker-open"
+    assert "one at a time" in told["reason"]
 
 
 # --- an event, a run --------------------------------------------------------------------------------------------------

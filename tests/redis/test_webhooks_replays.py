@@ -12,7 +12,7 @@ from tests.support.hooks import T0, Hooks
 from webhooks import Conflict, InvalidInput, NotFound, candidates, replaying
 from webhooks.backoff import Verdict
 from webhooks.mailbox import Settlement
-from webhooks.replays import DryRun, ManyReplayed
+from webhooks.replays import DryRun, ReplayRecord
 from webhooks.units import iso
 
 SINCE = {"since": iso(T0)}
@@ -27,9 +27,9 @@ async def settle(hooks: Hooks, verdict: Verdict, limit: int = 1000) -> list[str]
     return [claim.event for claim in batch]
 
 
-async def begin(hooks: Hooks, endpoint: str, **asked: Any) -> ManyReplayed:
+async def begin(hooks: Hooks, endpoint: str, **asked: Any) -> ReplayRecord:
     begun = await hooks.webhooks.replays.create(endpoint, SINCE | asked)
-    assert isinstance(begun, ManyReplayed)
+    assert isinstance(begun, ReplayRecord)
     return begun
 
 
@@ -39,7 +39,7 @@ async def count(hooks: Hooks, endpoint: str, **asked: Any) -> DryRun:
     return counted
 
 
-async def work(hooks: Hooks, replay: str) -> ManyReplayed:
+async def work(hooks: Hooks, replay: str) -> ReplayRecord:
     """Step until it ends or waits."""
     while await hooks.webhooks.replaying.step(replay) == 0:
         pass
@@ -104,6 +104,20 @@ async def test_what_is_missing_is_made_of_the_log(redis: Redis) -> None:
     await hooks.mailbox.settle([Settlement(claim=claim, verdict=Verdict.DELIVERED, attempt=ATTEMPT) for claim in claims], hooks.clock.now)
     assert (await count(hooks, endpoint, missing=True)).count == 0
     assert len((await hooks.webhooks.deliveries.list(run="run_1")).items) == 4
+
+
+async def test_what_was_delivered_and_is_no_longer_on_record_is_not_missing(redis: Redis) -> None:
+    hooks = Hooks(redis, retention=60_000)
+    hooks.clock.now = round(time.time() * 1000)
+    endpoint = await hooks.endpoint()
+    await hooks.event()
+    await hooks.spread()
+    await settle(hooks, Verdict.DELIVERED)
+    hooks.clock.forward(59_000)
+    assert (await count(hooks, endpoint, missing=True)).count == 0
+    hooks.clock.forward(2_000)
+    assert await hooks.webhooks.deliveries.sweep() == 1
+    assert (await count(hooks, endpoint, missing=True)).count == 0
 
 
 async def test_what_the_filter_kept_away_is_sent_once_the_filter_lets_it_pass(redis: Redis) -> None:
@@ -205,7 +219,8 @@ async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(red
     await hooks.spread()
     await settle(hooks, Verdict.EXHAUSTED)
     replay = (await begin(hooks, endpoint)).id
-    assert (await work(hooks, replay)).replayed == 5
+    waiting = await work(hooks, replay)
+    assert (waiting.replayed, waiting.reached) == (5, T0)
     assert len(await settle(hooks, Verdict.DELIVERED)) == 5
     await redis.hset(hooks.keys.endpoint(endpoint), "status", "disabled")
     assert (await work(hooks, replay)).replayed == 5
@@ -214,6 +229,22 @@ async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(red
     await settle(hooks, Verdict.DELIVERED)
     done = await work(hooks, replay)
     assert (done.status, done.replayed) == ("done", 12)
+
+
+async def test_fresh_events_go_before_what_is_sent_again(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(concurrency=1000)
+    for n in range(200):
+        await hooks.event(n=n)
+    await hooks.spread()
+    await settle(hooks, Verdict.EXHAUSTED)
+    assert (await work(hooks, (await begin(hooks, endpoint)).id)).replayed == 200
+    hooks.clock.forward(1000)
+    fresh = {await hooks.event("job.failed", n=f"fresh {n}") for n in range(40)}
+    await hooks.spread()
+    claims = (await hooks.mailbox.claim(20, hooks.clock.now)).claims
+    assert len(claims) == 20
+    assert sum(claim.event in fresh for claim in claims) >= 12, "of what is taken, most is fresh, although it came later"
 
 
 async def test_cancelled_by_a_person_or_by_the_end_of_the_endpoint(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

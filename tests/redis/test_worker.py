@@ -1,8 +1,6 @@
 """The worker of one queue on a real store: what becomes of jobs, locks, and of the worker itself."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,66 +13,11 @@ from pipeline.config import Backoff, Config, Queue
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import calls, stalled
 from pipeline.jobs.model import Context, Job, Origin
-from pipeline.jobs.queues import ENQUEUE, Queues
-from pipeline.jobs.registry import Processor
-from pipeline.jobs.runner import Runner
-from pipeline.jobs.worker import Worker
-from pipeline.store import connection
-from pipeline.store.log import Log
-from pipeline.store.scripts import Script, pack, pack_call, stock
+from pipeline.store.scripts import Script, stock
+from tests.support.bench import QUEUE, Bench, config
 from tests.support.events import count, events_until
-from tests.support.jobs import FETCH
+from tests.support.jobs import take
 from tests.support.valkey import Valkey
-
-QUEUE = "work"
-LOG = "hookline:log"
-Process = Callable[[Job, Context], Awaitable[Any]]
-
-
-def config(**settings: Any) -> Config:
-    return Config(queues={QUEUE: {"processors": {"do": "x:y"}, "backoff": {"type": "fixed", "delay": "20ms"}, **settings}})
-
-
-class Bench:
-    """A queue, a worker factory and the log over one store."""
-
-    def __init__(self, url: str, settings: Config) -> None:
-        self.url = url
-        self.config = settings
-        self.redis = connection.connect(url)
-        self.blocking = connection.connect(url)
-        self.queues = Queues(self.redis, settings)
-        self.keys = self.queues.keys(QUEUE)
-        self.log = Log(self.redis, LOG)
-
-    def worker(self, process: Callable[..., Any], *, kind: Any = "async", **options: Any) -> Worker:
-        processor = Processor(path="x:y", name="Doer", kind=kind, input=None, timeout=1000, memory=1 << 30, call=process)
-        runner = Runner({"do": processor}, {}, concurrency=4)
-        return Worker(self.redis, self.keys, self.config.queues[QUEUE], runner, log_key=LOG, name="w", **options)
-
-    @contextlib.asynccontextmanager
-    async def working(self, process: Callable[..., Any], **options: Any) -> AsyncIterator[Worker]:
-        worker = self.worker(process, **options)
-        task = asyncio.create_task(worker.run())
-        try:
-            yield worker
-        finally:
-            await worker.stop(5)
-            await task
-
-    async def add(self, data: Any = None, name: str = "do") -> str:
-        return (await self.queues.add(QUEUE, name, data)).job_id
-
-    async def left_active(self) -> list[str]:
-        return list(await self.redis.lrange(self.keys.key("active"), 0, -1))
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config())
-    yield made
-    await made.blocking.aclose()
-    await made.redis.aclose()
 
 
 async def test_jobs_are_run_and_told_of(bench: Bench) -> None:
@@ -117,7 +60,7 @@ async def test_progress_of_each_attempt_is_told(bench: Bench) -> None:
 
     origin = Origin(run="run_1", workflow="w", step="s", n=1)
     async with bench.working(fail_halfway):
-        await ENQUEUE(bench.redis, ["once"], [pack(pack_call(bench.queues.add_call(QUEUE, "do", None, job_id="j", origin=origin))), "{}", 60])
+        await Script(stock("addStandardJob"))(bench.redis, *bench.queues.add_call(QUEUE, "do", None, job_id="j", origin=origin))
         told = await events_until(bench.log, count("job.failed", 1))
     assert [event.data["progress"] for event in told if event.type == "job.progress"] == [50, 50, 50]
     # Receivers deduplicate on the id, and so does the fan-out.
@@ -335,7 +278,7 @@ async def test_a_job_taken_by_another_worker_is_dropped_without_an_event(bench: 
 async def test_a_stalled_job_is_put_back_and_one_that_always_stalls_fails(bench: Bench) -> None:
     job_id = await bench.add()
     for crash in range(3):
-        await FETCH(bench.redis, *calls.move_to_active(bench.keys, token=f"dead-{crash}", lock_ms=10_000, worker="dead"))
+        await take(bench.redis, bench.keys, f"dead-{crash}")
         await bench.redis.delete(bench.keys.key(f"{job_id}:lock"))
         back: list[str] = []
         while not back:

@@ -22,7 +22,7 @@ from pipeline.jobs.calls import keep_jobs
 from pipeline.jobs.model import Context, Job
 from pipeline.store import connection
 from pipeline.store.scripts import Script, stock
-from tests.redis.test_worker import QUEUE, Bench, config
+from tests.support.bench import QUEUE, Bench, config, opened
 from tests.support.events import count, events_until
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
@@ -32,10 +32,8 @@ ADD = Script(stock("addStandardJob"))
 
 @pytest.fixture
 async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config(concurrency=2))
-    yield made
-    await made.blocking.aclose()
-    await made.redis.aclose()
+    async with opened(valkey, concurrency=2) as made:
+        yield made
 
 
 async def add(bench: Bench, data: Any = None, *, job_id: str = "", **opts: Any) -> str:
@@ -220,7 +218,7 @@ async def test_upkeep_that_ends_ends_the_worker(bench: Bench, monkeypatch: pytes
     async def end() -> None:
         raise RuntimeError("no locks any more")
 
-    monkeypatch.setattr(worker._locks, "run", end)
+    monkeypatch.setattr(worker._slots.locks, "run", end)
     with pytest.raises(RuntimeError, match="no locks"):
         await asyncio.wait_for(worker.run(), 5)
 

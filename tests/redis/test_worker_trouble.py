@@ -1,29 +1,20 @@
 """The worker in trouble on a real store: poisoned jobs, a full store, an outage, a lock that ran out."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from pipeline.jobs import calls, stalled
+from pipeline.jobs import stalled
 from pipeline.jobs.model import Context, Job
 from pipeline.store import connection
 from pipeline.store.client import Client
-from tests.redis.test_worker import Bench, config
+from tests.support.bench import Bench, config
 from tests.support.events import count, events_until
-from tests.support.jobs import FETCH
+from tests.support.jobs import take
 from tests.support.valkey import Valkey
-
-
-@pytest.fixture
-async def bench(valkey: Valkey, redis: Redis) -> AsyncIterator[Bench]:
-    made = Bench(valkey.socket_url, config())
-    yield made
-    await made.blocking.aclose()
-    await made.redis.aclose()
 
 
 @pytest.mark.parametrize("opts", ["[]", '{"attempts":"many"}', '{"attempts":3,"hookline":{"run":"r"}}'])
@@ -157,7 +148,7 @@ async def test_no_job_is_fetched_from_a_nearly_full_store_not_even_by_a_busy_wor
     try:
         await full.wait()
         async with asyncio.timeout(10):
-            while bench_worker._attempts or bench_worker._flights:
+            while bench_worker._slots.busy or bench_worker._flights:
                 await bench.redis.ping()
         await bench_worker.stop(5)
         await task
@@ -263,7 +254,7 @@ async def test_the_first_check_after_an_outage_only_marks(tmp_path: Path, monkey
     with Valkey(tmp_path / "store", appendfsync="always") as server:
         bench = Bench(server.socket_url, config())
         job_id = await bench.add()
-        await FETCH(bench.redis, *calls.move_to_active(bench.keys, token="t", lock_ms=1, worker="w"))
+        await take(bench.redis, bench.keys, lock_ms=1)
         await bench.redis.sadd(bench.keys.key("stalled"), job_id)
         server.kill()
         monkeypatch.setattr(bench.redis, "ping", ping)

@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 from pipeline.jobs import calls
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.store.scripts import Script, stock
+from tests.support.jobs import take
 
-FETCH = Script(stock("moveToActive"))
 FINISH = Script(stock("moveToFinished"))
 TOKEN = "foreign"
 
@@ -22,8 +22,9 @@ class Foreign:
 
     async def take(self) -> str:
         """The next job's id; it is active and locked from now on."""
-        reply = await FETCH(self._redis, *calls.move_to_active(self.keys, token=TOKEN, lock_ms=30_000, worker="node"))
-        return str(reply[1])
+        fetched = await take(self._redis, self.keys, TOKEN, lock_ms=30_000)
+        assert fetched
+        return fetched.job_id
 
     async def end(self, job_id: str, result: str = "null", *, error: str | None = None, at: int | None = None, keep: Any = False) -> None:
         """As Node ends a job: `result` is what it wrote, `at` what its clock said, `keep` the job's removeOnComplete or removeOnFail."""

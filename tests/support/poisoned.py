@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from pipeline.jobs.model import Context, Job
-from tests.redis.test_worker import Bench, config
+from tests.support.bench import Bench, config
 from tests.support.events import events_until
 
 

@@ -134,6 +134,38 @@ class Probed(Exchange):
     """Whether this answer would end a delivery as delivered."""
 
 
+class Period(Shape):
+    delivered: int
+    """Attempts that succeeded."""
+    failed: int
+    """Attempts that did not."""
+    exhausted: int
+    """Deliveries of which every attempt failed."""
+    p50_ms: int | None
+    """Of the attempts' durations; null where there were none."""
+    p99_ms: int | None
+
+
+class Totals(Shape):
+    delivered: int
+    failed: int
+    exhausted: int
+
+
+class StatsShown(Shape):
+    endpoint: str
+    pending: int
+    in_flight: int
+    oldest_due_ms: int | None
+    """For how long the one has been due that waits longest; null where none is."""
+    last_hour: Period
+    last_day: Period
+    total: Totals
+    """Since the endpoint was created."""
+    last_success_at: str | None
+    last_failure_at: str | None
+
+
 class EndpointQuery(Query):
     cursor: str | None = None
     limit: Limit = 50
@@ -186,6 +218,10 @@ async def rotate_secret(request: web.Request) -> web.StreamResponse:
     return await once(request, document, work, complete=_with_secret(request))
 
 
+async def stats(request: web.Request) -> web.StreamResponse:
+    return json_response((await webhooks_of(request).stats(_id(request))).document())
+
+
 async def test(request: web.Request) -> web.StreamResponse:
     async def work() -> Answer:
         return answer_json((await webhooks_of(request).probe.send(_id(request))).document())
@@ -227,6 +263,7 @@ ROUTES = (
     route("DELETE", f"{ENDPOINTS}/{{endpointId}}", delete, "Delete an endpoint; its pending deliveries are skipped", status=204, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/enable", enable, "Enable an endpoint", answer=EndpointShown, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/pause", pause, "Hold an endpoint's deliveries", answer=EndpointShown, problems=(404,)),
+    route("GET", f"{ENDPOINTS}/{{endpointId}}/stats", stats, "How an endpoint fares", answer=StatsShown, problems=(404,)),
     route(
         "POST",
         f"{ENDPOINTS}/{{endpointId}}/test",

@@ -62,6 +62,8 @@ class ReplayShown(Shape):
     replayed: int
     skipped: int
     """Found, but pending or gone when their turn came."""
+    reached_at: str | None
+    """Up to which time the records, then the log, were looked through."""
     started_at: str
     finished_at: str | None
 
