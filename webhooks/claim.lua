@@ -1,7 +1,7 @@
 -- Claim: what each endpoint's concurrency and rate allow of what is due, under a lease; leases that ran out are taken back first.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits
+-- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits, 5 dispatcher (presence.lua), or ''
 -- Returns {version of the endpoints, when something can next be claimed or '',
 --   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base, line]…]…], [event, body…]}
 --
@@ -200,6 +200,10 @@ else
     local brief = {}
     for n, round in ipairs(rounds) do brief[n] = {round[1], round[2], round[3] == 1 and 'retries' or 'mailbox'} end
     call('SET', mine, cmsgpack.pack(brief), 'PX', '60000')
+    if ARGV[5] ~= '' then
+      call('ZADD', key('held', ARGV[5]), ARGV[1], token)
+      call('ZREMRANGEBYSCORE', key('held', ARGV[5]), '-inf', int(now - 60000))
+    end
   end
 end
 
