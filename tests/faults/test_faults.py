@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.faults.catalogue import SCENARIOS
 from tests.faults.hookline import ROOT, Hookline
@@ -16,7 +17,7 @@ STEADY = [scenario for scenario in SCENARIOS if not scenario.kills]
 KILLING = [scenario for scenario in SCENARIOS if scenario.kills]
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hookline]:
     async with Hookline(tmp_path_factory.mktemp("hookline")) as server:
         yield server
