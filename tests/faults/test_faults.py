@@ -12,7 +12,7 @@ from tests.faults.hookline import ROOT, Hookline
 from tests.faults.scenario import Bench, Scenario
 from tests.support import soak
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(soak.size(120, 400))]
+pytestmark = pytest.mark.timeout(soak.size(120, 400))
 STEADY = [scenario for scenario in SCENARIOS if not scenario.kills]
 KILLING = [scenario for scenario in SCENARIOS if scenario.kills]
 
@@ -23,6 +23,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hook
         yield server
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("scenario", STEADY, ids=lambda scenario: scenario.id)
 async def test_it_holds(scenario: Scenario, server: Hookline) -> None:
     print(await scenario.run(Bench(server=server, full=soak.FULL)))
