@@ -64,13 +64,17 @@ class Receiver:
         """What to answer a request with; None: what else is scripted."""
         self._by_body = by
 
+    async def more(self) -> None:
+        """Wait for the next request."""
+        self._more.clear()
+        await self._more.wait()
+
     async def until(self, enough: Callable[[list[Request]], bool], seconds: float) -> list[Request]:
         """The requests, once there are enough; fails after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not enough(self.requests):
-                    self._more.clear()
-                    await self._more.wait()
+                    await self.more()
         except TimeoutError:
             raise AssertionError(f"{len(self.requests)} requests came within {seconds:g} s, and more were due") from None
         return self.requests
