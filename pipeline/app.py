@@ -19,6 +19,9 @@ from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
 from pipeline.errors import AttemptFailed, ConfigError, Fault
+from pipeline.eventtypes import EventTypes
+from pipeline.filters import compile_filter
+from pipeline.history import History
 from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.calls import now_ms
@@ -44,7 +47,7 @@ from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
 from pipeline.yamlsource import Source
-from webhooks import Declared, Guard, InvalidInput, WebhookError, Webhooks
+from webhooks import Declared, Filters, Guard, InvalidInput, WebhookError, Webhooks
 from webhooks.sender import Sender
 from webhooks.signing import key_of
 
@@ -94,10 +97,11 @@ async def running(config: Config, parts: tuple[Part, ...], name: str) -> AsyncIt
 def check_endpoints(config: Config, source: Source) -> None:
     """Raises ConfigError, with the place in `source`, for what the webhooks would refuse of config.yaml's endpoints; asks no name server."""
     faults: list[Fault] = []
+    filters = Filters(compile_filter)
     for index, endpoint in enumerate(_declared(config)):
         at = ("webhooks", "endpoints", index)
         try:
-            endpoint.checked()
+            endpoint.checked(filters)
         except InvalidInput as error:
             named = [(fault.path.removeprefix(f"{endpoint.id}.").split(".")[0], fault.message) for fault in error.faults]
             faults += [source.fault((*at, key), message) for key, message in named] or [source.fault((*at, "id"), str(error))]
@@ -262,6 +266,7 @@ class _House:
             storage=storage,
             callbacks=self._callbacks(),
             links=self._links(),
+            event_types=EventTypes(self._redis, self._keys, strict=self._config.events.strict),
             webhooks=webhooks,
             authenticator=Authenticator(self._config.auth),
             matches=webhooks.matches,
@@ -278,6 +283,8 @@ class _House:
                 prefix=self._keys.webhooks,
                 log=self._group("webhooks"),
                 publish=self._publish,
+                history=History(self._redis, self._keys, self._log, "webhooks"),
+                filters=compile_filter,
                 encryption_keys=self._encryption_keys(),
                 allow_networks=self._allowed_networks(),
                 schedule=settings.schedule,
@@ -308,6 +315,7 @@ class _House:
         parts["store"] = {"ok": True, "warnings": warnings}
         health = await webhooks.health()
         parts["deliveries"] = {"behindMs": health["lagMs"], "ok": health["lagMs"] < BEHIND_MS}
+        parts["secrets"] = {"ok": True, "warnings": await webhooks.seals.warnings()}
         if recovery.held_by:
             parts["log"] = {"ok": True, "heldBy": recovery.held_by}
         return {"ok": all(part["ok"] for part in parts.values()), "parts": parts}

@@ -198,6 +198,13 @@ class Endpoint(Section):
         return value
 
 
+class Events(Section):
+    """What may be published by `POST /api/events`."""
+
+    strict: bool = False
+    """Only types registered by `PUT /api/events/types/{type}`."""
+
+
 class Webhooks(Section):
     allow_networks: tuple[str, ...] = ()
     schedule: tuple[Duration, ...] = ("0s", "5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")  # type: ignore[assignment]
@@ -361,6 +368,7 @@ class Config(Section):
     notifications: Notifications = Notifications()
     compliance: Compliance = Compliance()
     push: Push = Push()
+    events: Events = Events()
     webhooks: Webhooks = Webhooks()
     retention: Retention = Retention()
     data_dir: str = ".hookline"

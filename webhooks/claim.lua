@@ -1,84 +1,201 @@
 -- Claim: what each endpoint's concurrency allows of what is due, under a lease; leases that ran out are taken back first.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 limit, 3 token of this claim
--- Returns {version of the endpoints, when something can next be claimed or '', [delivery, endpoint, event, type, run, attempts, base]…, [event, body…]}
+-- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits
+-- Returns {version of the endpoints, when something can next be claimed or '',
+--   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base]…]…], [event, body…]}
+--
+-- A lease is the time at which it runs out, less a fraction of a ms made of the token: no two claims of a delivery have the same one,
+-- so it also is what allows to settle it.
 
-local now, limit, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local now, limit, retries_left, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local MAX_VISITS = 1000
+local AT_ONCE = 50
+-- Of the deliveries of an endpoint, or of a claim, for which fresh ones and retries compete, one in so many is a retry.
+local SHARE = 5
 local LOST = '{"at":' .. ARGV[1] .. ',"duration":null,"status":null,"error":"the sending process died; the request may have arrived","response":null,"address":null}'
+
+local rounds, taken, visits, watched = {}, 0, 0, {}
+
+-- --- what was lost ---
+
+local function reclaim(endpoint)
+  local leases = key('leases', endpoint)
+  for _, delivery in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 100)) do
+    drop(leases, delivery)
+    local record = key('delivery', delivery)
+    local d = call('HMGET', record, 'status', 'attempts', 'base')
+    if d[1] == 'pending' then
+      local tried = tonumber(d[2] or '0') - tonumber(d[3] or '0')
+      -- Our process failed, not the receiver: it does not count against the schedule.
+      call('HSET', record, 'due', ARGV[1], 'attempts', attempt(delivery, LOST), 'base', tonumber(d[3] or '0') + 1)
+      put(key(tried > 0 and 'retries' or 'mailbox', endpoint), ARGV[1], delivery)
+    end
+  end
+  write()
+  local first = call('ZRANGE', leases, 0, 0, 'WITHSCORES')
+  if first[2] then call('ZADD', EXPIRING, first[2], endpoint) else call('ZREM', EXPIRING, endpoint) end
+  reindex(endpoint, now)
+end
+
+-- --- what is due ---
+
+-- The first deliveries of a set with their scores, one more than wanted; and how many of those wanted are due.
+local function heads(kind, endpoint, wanted)
+  local found = call('ZRANGE', key(kind, endpoint), 0, wanted, 'WITHSCORES')
+  local due = 0
+  while due < wanted and found[2 * due + 2] and tonumber(found[2 * due + 2]) <= now do due = due + 1 end
+  return found, due
+end
+
+local function open_round(endpoint, lease, kind)
+  rounds[#rounds + 1] = {endpoint, lease, kind == 'retries' and 1 or 0}
+  return rounds[#rounds]
+end
+
+local function add(round, delivery)
+  local d = call('HMGET', key('delivery', delivery), 'event', 'type', 'run', 'attempts', 'base')
+  if not d[1] then return false end
+  round[#round + 1] = {delivery, d[1], d[2], d[3] or '', d[4] or '0', d[5] or '0'}
+  taken = taken + 1
+  return true
+end
+
+local function take(kind, endpoint, found, count, lease)
+  if count == 0 then return end
+  local round, set, leases = open_round(endpoint, lease, kind), key(kind, endpoint), key('leases', endpoint)
+  for n = 1, count do
+    local delivery = found[2 * n - 1]
+    drop(set, delivery)
+    if add(round, delivery) then put(leases, lease, delivery) end
+  end
+end
+
+-- Where the endpoint stands after so many of the heads were taken. It goes behind those that wait.
+local function stand(index, endpoint, found, count, full)
+  local following = found[2 * count + 2]
+  if not following then
+    drop(index, endpoint)
+  else
+    put(index, int(full and FULL or math.max(tonumber(following), now + 1)), endpoint)
+  end
+end
+
+-- How many of `slots` go to fresh ones and to retries, when so many of each are due.
+local function divide(endpoint, slots, fresh, retries, turn)
+  if fresh + retries <= slots then return fresh, retries end
+  if retries == 0 then return math.min(fresh, slots), 0 end
+  -- Over several claims of few slots the ratio holds, too.
+  local passed = turn + slots
+  local share = math.min(retries, math.max(math.floor(passed / SHARE), slots - fresh))
+  call('HSET', key('endpoint', endpoint), 'turn', passed % SHARE)
+  return slots - share, share
+end
+
+-- `fresh` and `retries` say of which something may be due.
+local function visit(endpoint, most, fresh, retries)
+  visits = visits + 1
+  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil', 'turn')
+  if e[1] ~= 'enabled' then
+    drop(DUE, endpoint)
+    drop(DUE_RETRIES, endpoint)
+    return
+  end
+  local leased = call('ZCARD', key('leases', endpoint))
+  local free = tonumber(e[2]) - leased
+  local rest = rests_until(e[4])
+  local before = taken
+  if rest > now or free <= 0 then
+    local at = int(rest > now and rest or FULL)
+    if fresh then put(DUE, at, endpoint) end
+    if retries then put(DUE_RETRIES, at, endpoint) end
+  else
+    local slots = math.min(free, most - before)
+    local mailbox, in_mailbox, again, in_again = {}, 0, {}, 0
+    if fresh then mailbox, in_mailbox = heads('mailbox', endpoint, slots) end
+    if retries then again, in_again = heads('retries', endpoint, math.min(slots, retries_left)) end
+    local from_mailbox, from_retries = divide(endpoint, slots, in_mailbox, in_again, tonumber(e[5] or '0'))
+    local lease = string.format('%.17g', now + tonumber(e[3]) - tonumber(string.sub(token, 1, 3), 16) % 1024 / 1024)
+    take('mailbox', endpoint, mailbox, from_mailbox, lease)
+    take('retries', endpoint, again, from_retries, lease)
+    retries_left = retries_left - from_retries
+    local full = taken - before >= free
+    if fresh then stand(DUE, endpoint, mailbox, from_mailbox, full) end
+    if retries then stand(DUE_RETRIES, endpoint, again, from_retries, full) end
+  end
+  if leased > 0 or taken > before then watched[#watched + 1], watched[#watched + 2] = int(now + tonumber(e[3])), endpoint end
+end
+
+-- Visit the endpoints of one index that are due, until `most` deliveries are taken; with `alone`, once, leaving out those of which the other index
+-- has something, too.
+local function serve(index, other, most, alone)
+  repeat
+    local endpoints = taken < most and call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, AT_ONCE) or {}
+    if #endpoints == 0 then return end
+    local places = call('ZMSCORE', other, unpack(endpoints))
+    for n, endpoint in ipairs(endpoints) do
+      if taken >= most or (index == DUE_RETRIES and retries_left <= 0) then break end
+      local too = (tonumber(places[n] or '') or FULL) <= now
+      if index == DUE then
+        visit(endpoint, most, true, too and retries_left > 0)
+      elseif not (alone and too) then
+        visit(endpoint, most, too, true)
+      end
+    end
+    write()
+  until alone or visits >= MAX_VISITS or (index == DUE_RETRIES and retries_left <= 0)
+end
+
+local function first_of(index)
+  local head = call('ZRANGE', index, 0, 0, 'WITHSCORES')
+  return tonumber(head[2] or '') or FULL
+end
 
 -- What this very claim took before its reply was lost.
 local mine = key('claim', token)
-local taken = call('LRANGE', mine, 0, -1)
-local again = #taken > 0
-
-local function reclaim(endpoint)
-  for _, delivery in ipairs(call('ZRANGEBYSCORE', key('leases', endpoint), '-inf', now, 'LIMIT', 0, 100)) do
-    call('ZREM', key('leases', endpoint), delivery)
-    if call('HGET', key('delivery', delivery), 'status') == 'pending' then
-      call('HDEL', key('delivery', delivery), 'lease')
-      call('HSET', key('delivery', delivery), 'due', ARGV[1])
-      call('ZADD', key('mailbox', endpoint), ARGV[1], delivery)
-      attempt(delivery, LOST)
-      -- Our process failed, not the receiver: it does not count against the schedule.
-      call('HINCRBY', key('delivery', delivery), 'base', 1)
-    end
+local before = call('GET', mine)
+if before then
+  for _, round in ipairs(cmsgpack.unpack(before)) do
+    local again = open_round(unpack(round))
+    for _, delivery in ipairs(call('ZRANGEBYSCORE', key('leases', round[1]), round[2], round[2])) do add(again, delivery) end
+  end
+else
+  for _, endpoint in ipairs(call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, AT_ONCE)) do reclaim(endpoint) end
+  -- Rounded at random, so that also a claim of one is a retry's at times.
+  local share = math.min(retries_left, math.floor(limit / SHARE + tonumber(string.sub(token, 4, 6), 16) / 4096))
+  if share > 0 then serve(DUE_RETRIES, DUE, share, true) end
+  serve(DUE, DUE_RETRIES, limit)
+  if retries_left > 0 then serve(DUE_RETRIES, DUE, limit) end
+  -- An earlier time than the first lease's costs a look in vain; a later one would leave what was lost lying.
+  if #watched > 0 then call('ZADD', EXPIRING, 'LT', unpack(watched)) end
+  if taken > 0 then
+    local brief = {}
+    for n, round in ipairs(rounds) do brief[n] = {round[1], round[2], round[3] == 1 and 'retries' or 'mailbox'} end
+    call('SET', mine, cmsgpack.pack(brief), 'PX', '60000')
   end
 end
 
-local function take(endpoint)
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil')
-  if e[1] ~= 'enabled' then
-    call('ZREM', DUE, endpoint)
-    return
-  end
-  reclaim(endpoint)
-  local room = math.min(tonumber(e[2]) - call('ZCARD', key('leases', endpoint)), limit - #taken)
-  if room > 0 and tonumber(e[4] or '0') <= now then
-    for _, delivery in ipairs(call('ZRANGEBYSCORE', key('mailbox', endpoint), '-inf', now, 'LIMIT', 0, room)) do
-      call('ZREM', key('mailbox', endpoint), delivery)
-      if call('EXISTS', key('delivery', delivery)) == 1 then
-        call('ZADD', key('leases', endpoint), int(now + tonumber(e[3])), delivery)
-        call('HSET', key('delivery', delivery), 'lease', token)
-        call('HDEL', key('delivery', delivery), 'due')
-        taken[#taken + 1] = delivery
-      end
-    end
-  end
-  reindex(endpoint, now, true)
-end
-
-if not again then
-  local visits = 0
-  while #taken < limit and visits < MAX_VISITS do
-    local endpoints = call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, 50)
-    if #endpoints == 0 then break end
-    for _, endpoint in ipairs(endpoints) do
-      visits = visits + 1
-      if #taken < limit then take(endpoint) end
-    end
-  end
-  if #taken > 0 then
-    call('RPUSH', mine, unpack(taken))
-    call('PEXPIRE', mine, 60000)
-  end
-end
-
-local head = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
+local head = first_of(DUE)
+if retries_left > 0 then head = math.min(head, first_of(DUE_RETRIES)) end
 -- This claimer may have no room for more, but another one may.
-if #taken > 0 and head[2] and tonumber(head[2]) <= now + 1 then wake() end
+if taken > 0 and head <= now + 1 then wake() end
+head = math.min(head, first_of(EXPIRING))
 
-local claims, bodies, seen = {}, {}, {}
-for _, delivery in ipairs(taken) do
-  local d = call('HMGET', key('delivery', delivery), 'endpoint', 'event', 'type', 'run', 'attempts', 'base', 'lease')
-  if d[7] == token then
-    claims[#claims + 1] = {delivery, d[1], d[2], d[3], d[4] or '', d[5] or '0', d[6] or '0'}
-    if not seen[d[2]] then
-      seen[d[2]] = true
-      bodies[#bodies + 1] = d[2]
-      bodies[#bodies + 1] = call('HGET', key('event', d[2]), 'body') or ''
+local events, keys, seen = {}, {}, {}
+for _, round in ipairs(rounds) do
+  for n = 4, #round do
+    local event = round[n][2]
+    if not seen[event] then
+      seen[event] = true
+      events[#events + 1], keys[#keys + 1] = event, key('body', event)
     end
   end
 end
-return {call('GET', P .. ':version') or '0', head[2] or '', claims, bodies}
+local bodies = {}
+if #keys > 0 then
+  for n, body in ipairs(call('MGET', unpack(keys))) do
+    -- A hash is what events were before.
+    bodies[2 * n - 1], bodies[2 * n] = events[n], body or call('HGET', key('event', events[n]), 'body') or ''
+  end
+end
+return {call('GET', P .. ':version') or '0', head < FULL and int(head) or '', rounds, bodies}

@@ -1,9 +1,10 @@
 """The dispatcher: claims what is due, sends it concurrently, settles outcomes in batches."""
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -18,11 +19,14 @@ from webhooks.model import Endpoint
 from webhooks.notices import OWN, delivery_exhausted, endpoint_disabled
 from webhooks.outbox import Outbox
 from webhooks.sender import Outcome, Request, Sender
-from webhooks.signing import key_of
+from webhooks.signing import Key
 from webhooks.stubborn import STORE_ERRORS, Pause
 
-CAPACITY = 1_000
-"""Attempts under way in one process. High, because endpoints that hang hold theirs for the whole timeout."""
+CAPACITY = 2_000
+"""Attempts under way in one process: room for two hundred endpoints that hang with ten each, until their breakers open, before others wait.
+
+One that waits costs a socket and some 20 KiB. Retries have half of it at most: however many hang again, fresh deliveries have the other half.
+"""
 PER_CLAIM = 100
 PER_SETTLE = 200
 HAND_BACK_SECONDS = 1.0
@@ -44,8 +48,8 @@ class _Opened:
     """What of an endpoint is stored encrypted."""
 
     version: int
-    keys: list[tuple[int | None, bytes]] = field(repr=False)
-    """HMAC keys, each with the time (ms) from which it no longer signs."""
+    keys: Sequence[tuple[int | None, Key]] = field(repr=False)
+    """Each with the time (ms) from which it no longer signs."""
     headers: dict[str, str] = field(repr=False)
 
 
@@ -74,6 +78,8 @@ class Dispatcher:
         self._outcomes: list[Settlement] = []
         self._unsettled = 0
         """Claimed and not yet settled: what the capacity is counted by."""
+        self._retries = 0
+        """Those of them that are retries."""
         self._something = asyncio.Event()
         self._freed = asyncio.Event()
         self._claimed_at: float | None = None
@@ -125,20 +131,21 @@ class Dispatcher:
     async def _claim(self, limit: int) -> float:
         """Claim once and begin to send; returns for how many seconds there is nothing more to do."""
         now = self._clock()
-        batch = await self._mailbox.claim(limit, now)
+        room = self._capacity // 2 - self._retries
+        batch = await self._mailbox.claim(limit, now, retries=max(room, 0))
         self._claimed_at = time.monotonic()
-        self._unsettled += len(batch.claims)
+        self._count(batch.claims, 1)
         if batch.version != self._directory.version:
             try:
                 await self._directory.refresh()
             except STORE_ERRORS:
-                self._unsettled -= len(batch.claims)
+                self._count(batch.claims, -1)
                 raise
         for claim in batch.claims:
             task = asyncio.create_task(self._deliver(claim))
             self._sending[task] = claim
             task.add_done_callback(self._sent)
-        if batch.claims:
+        if batch.next_due is not None and batch.next_due <= now + 1 and batch.claims:
             return 0.0
         return LONGEST_SLEEP if batch.next_due is None else min(max(batch.next_due - now, 1) / 1000, LONGEST_SLEEP)
 
@@ -161,7 +168,7 @@ class Dispatcher:
 
     async def _attempt(self, claim: Claim, endpoint: Endpoint, now: int) -> Outcome:
         try:
-            opened = self._open(endpoint)
+            opened = self._open(endpoint, now)
         except WebhookError as error:
             return Outcome(duration=0, error=error.message)
         request = Request(
@@ -175,13 +182,12 @@ class Dispatcher:
         )
         return await self._sender.send(request, now)
 
-    def _open(self, endpoint: Endpoint) -> "_Opened":
+    def _open(self, endpoint: Endpoint, now: int) -> "_Opened":
         """Decrypted once per version of the endpoint. Raises MissingKey."""
         opened = self._opened.get(endpoint.id)
         if opened is None or opened.version != endpoint.version:
-            secrets = self._endpoints.secrets_of(endpoint, now=0)
-            keys = [(sealed.until, key_of(secret)) for sealed, secret in zip(endpoint.secrets, secrets, strict=True)]
-            opened = _Opened(endpoint.version, keys, self._endpoints.headers_of(endpoint))
+            keyring = self._endpoints.keyring
+            opened = _Opened(endpoint.version, keyring.keys(endpoint, now), keyring.headers(endpoint))
             self._opened[endpoint.id] = opened
         return opened
 
@@ -226,7 +232,7 @@ class Dispatcher:
         elif error := task.exception():
             # Its outcome could not even be made: the lease is left to run out.
             log.error("an outcome broke", delivery=claim.id, endpoint=claim.endpoint, exc_info=error)
-            self._unsettled -= 1
+            self._count([claim], -1)
             self._freed.set()
 
     async def _settle_forever(self) -> None:
@@ -249,8 +255,21 @@ class Dispatcher:
                 del self._outcomes[: len(batch)]
                 if any(one.gone or one.exhausted for one in batch):
                     self._outbox.nudge()
-                self._unsettled -= len(batch)
+                crowded = self._retries >= self._capacity // 2
+                self._count([one.claim for one in batch], -1)
                 self._freed.set()
+                if crowded and self._retries < self._capacity // 2:
+                    await self._wake()
+
+    def _count(self, claims: Iterable[Claim], by: int) -> None:
+        for claim in claims:
+            self._unsettled += by
+            self._retries += by * claim.retry
+
+    async def _wake(self) -> None:
+        """There is room for retries again, of which the last claim was told nothing."""
+        with contextlib.suppress(*STORE_ERRORS):
+            await self._mailbox.wake()
 
     async def _settle_each(self, batch: Sequence[Settlement]) -> None:
         """Leave out only what cannot be recorded: its lease runs out."""

@@ -9,6 +9,7 @@
 
 local now, operation, endpoint = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local record = key('endpoint', endpoint)
+local DELETED = P .. ':deleted'
 
 if operation == 'save' then
   local e = call('HMGET', record, 'v', 'token')
@@ -19,11 +20,12 @@ if operation == 'save' then
   -- What the receiver asked for concerned the endpoint as it was.
   call('HDEL', record, 'heldUntil')
   call('ZADD', P .. ':endpoints', 'NX', ARGV[6], endpoint)
+  if had == '0' then call('ZREM', DELETED, endpoint) end
   -- One that is declared again after its deletion takes its mailbox back.
   call('SREM', P .. ':orphans', endpoint)
   local version = call('HINCRBY', record, 'v', 1)
   changed(endpoint)
-  reindex(endpoint, now, false)
+  reindex(endpoint, now)
   wake()
   return version
 end
@@ -32,6 +34,11 @@ if operation == 'delete' then
   if call('DEL', record) == 0 then return 0 end
   call('ZREM', P .. ':endpoints', endpoint)
   call('ZREM', DUE, endpoint)
+  call('ZREM', DUE_RETRIES, endpoint)
+  call('ZREM', P .. ':shown', endpoint)
+  call('DEL', key('stats', endpoint))
+  call('ZADD', DELETED, ARGV[1], endpoint)
+  call('ZREMRANGEBYRANK', DELETED, 0, -1001)
   call('SADD', P .. ':orphans', endpoint)
   changed(endpoint)
   return 1
@@ -42,13 +49,22 @@ if call('EXISTS', record) == 1 then
   call('SREM', P .. ':orphans', endpoint)
   return 0
 end
-local limit = tonumber(ARGV[4])
-local pending = call('ZRANGE', key('mailbox', endpoint), 0, limit - 1)
-for _, delivery in ipairs(pending) do skip(delivery, endpoint, 'pending', 'endpoint-deleted', now) end
-local expired = call('ZRANGEBYSCORE', key('leases', endpoint), '-inf', now, 'LIMIT', 0, limit)
-for _, delivery in ipairs(expired) do
-  if call('HGET', key('delivery', delivery), 'status') == 'pending' then skip(delivery, endpoint, 'pending', 'endpoint-deleted', now) end
-  call('ZREM', key('leases', endpoint), delivery)
+local limit, marked = tonumber(ARGV[4]), 0
+local leases = key('leases', endpoint)
+for _, kind in ipairs({'mailbox', 'retries'}) do
+  for _, delivery in ipairs(call('ZRANGE', key(kind, endpoint), 0, limit - 1)) do
+    skip(delivery, endpoint, 'pending', 'endpoint-deleted', ARGV[1])
+    marked = marked + 1
+  end
 end
-if call('ZCARD', key('mailbox', endpoint)) == 0 and call('ZCARD', key('leases', endpoint)) == 0 then call('SREM', P .. ':orphans', endpoint) end
-return #pending + #expired
+for _, delivery in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit)) do
+  if call('HGET', key('delivery', delivery), 'status') == 'pending' then skip(delivery, endpoint, 'pending', 'endpoint-deleted', ARGV[1]) end
+  drop(leases, delivery)
+  marked = marked + 1
+end
+write()
+if call('EXISTS', key('mailbox', endpoint), key('retries', endpoint), leases) == 0 then
+  call('SREM', P .. ':orphans', endpoint)
+  call('ZREM', EXPIRING, endpoint)
+end
+return marked

@@ -5,33 +5,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from webhooks import records
 from webhooks.errors import Conflict, InvalidInput, NotFound, ReadOnly
 from webhooks.guard import Guard
-from webhooks.inputs import Declared, EndpointChanges, NewEndpoint, parse
+from webhooks.inputs import DEFAULT_OVERLAP_MS, Declared, EndpointChanges, NewEndpoint, Rotation, parse
+from webhooks.keyring import MAX_SECRETS, Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import lease_for
-from webhooks.model import Endpoint, EndpointStatus, Page, Sealed
+from webhooks.model import Endpoint, EndpointStatus, Page
 from webhooks.scripts import Script, Store
+from webhooks.selecting import Filters
 from webhooks.signing import generate_secret
-from webhooks.vault import Vault
 
-OVERLAP_MS = 24 * 3_600_000
-"""How long a secret goes on signing beside the one that replaced it."""
-MAX_SECRETS = 5
 ORPHANS = 500
 REMOVED = "it was removed from config.yaml"
 _MAX_TRIES = 20
 
 
 class Endpoints:
-    def __init__(self, redis: Store, keys: Keys, guard: Guard, vault: Vault, clock: Callable[[], int]) -> None:
+    def __init__(self, redis: Store, keys: Keys, guard: Guard, keyring: Keyring, filters: Filters, clock: Callable[[], int]) -> None:
         self._redis = redis
         self._keys = keys
         self._guard = guard
-        self._vault = vault
+        self.keyring = keyring
+        self._filters = filters
         self._clock = clock
         self._script = Script(redis, "endpoints")
 
@@ -60,36 +57,27 @@ class Endpoints:
         items = [records.parse(endpoint, fields) for endpoint, fields in zip(ids, rows, strict=False) if fields]
         return Page(items=items, next_cursor=ids[limit - 1] if len(ids) > limit else None)
 
-    def secrets_of(self, endpoint: Endpoint, now: int) -> Sequence[str]:
-        """The `whsec_…` that sign at `now`, the current one first. Raises MissingKey where one cannot be decrypted."""
-        return [self._vault.open(secret.token, owner=endpoint.id) for secret in endpoint.secrets if secret.until is None or secret.until > now]
-
-    def headers_of(self, endpoint: Endpoint) -> dict[str, str]:
-        """Its own headers. Raises MissingKey where they cannot be decrypted."""
-        return dict(orjson.loads(self._vault.open(endpoint.headers, owner=endpoint.id))) if endpoint.headers else {}
-
     # --- by API -----------------------------------------------------------------------------------------------------
 
     async def create(self, document: Mapping[str, Any]) -> tuple[Endpoint, str]:
         """The endpoint and its secret, which is not shown again. Raises InvalidInput, RefusedAddress."""
-        given = parse(NewEndpoint, document)
+        given = parse(NewEndpoint, document, self._filters)
         await self._guard.check_url(given.url)
         endpoint = self._new("ep_" + random.token_hex(10), given, "api")
         secret = given.secret.get_secret_value() if given.secret else generate_secret()
-        endpoint = replace(endpoint, secrets=(self._sealed(endpoint.id, secret),))
-        saved = await self._save(endpoint)
+        saved = await self._save(self.keyring.first(endpoint, secret))
         if saved is None:
             raise Conflict("an endpoint with this id exists already; try again")
         return saved, secret
 
     async def patch(self, endpoint: str, document: Mapping[str, Any]) -> Endpoint:
         """Raises InvalidInput, RefusedAddress, NotFound, ReadOnly."""
-        changes = parse(EndpointChanges, document)
+        changes = parse(EndpointChanges, document, self._filters)
         if changes.url is not None:
             await self._guard.check_url(changes.url)
         given = {name: getattr(changes, name) for name in changes.model_fields_set}
         if "headers" in given:
-            given |= self._sealed_headers(endpoint, given["headers"])
+            given |= self.keyring.sealed_headers(endpoint, given["headers"])
         return await self._change(endpoint, lambda present: replace(_writable(present), **given))
 
     async def delete(self, endpoint: str) -> None:
@@ -116,11 +104,21 @@ class Endpoints:
             endpoint, lambda present: present if present.removed else replace(present, status=EndpointStatus.PAUSED, reason=None)
         )
 
-    async def rotate_secret(self, endpoint: str) -> tuple[Endpoint, str]:
-        """A new secret, which is not shown again; the former one signs beside it for 24 h. Raises NotFound, ReadOnly."""
-        secret = generate_secret()
-        changed = await self._change(endpoint, lambda present: self._rotated(_writable(present), secret))
-        return changed, secret
+    async def rotate_secret(self, endpoint: str, document: Mapping[str, Any] | None = None) -> tuple[Endpoint, str]:
+        """A secret of `{secret?, overlap?}` or a new one, which is not shown again; a key pair is replaced too.
+
+        Raises InvalidInput, NotFound, ReadOnly, and Conflict where so many overlap that one would have to go before its time.
+        """
+        given = parse(Rotation, document or {})
+        secret = given.secret.get_secret_value() if given.secret else generate_secret()
+
+        def rotated(present: Endpoint) -> Endpoint:
+            wanted = self.keyring.rotated(_writable(present), secret, self._clock(), given.overlap)
+            if len(wanted.secrets) > MAX_SECRETS:
+                raise Conflict(f"{MAX_SECRETS} secrets of {endpoint} sign already", hint="wait until one has ended, or give a shorter overlap (0s)")
+            return wanted
+
+        return await self._change(endpoint, rotated), secret
 
     # --- by config.yaml ---------------------------------------------------------------------------------------------
 
@@ -129,7 +127,7 @@ class Endpoints:
 
         Raises InvalidInput or RefusedAddress, before anything is changed, naming the endpoint.
         """
-        wanted = {one.id: one.checked() for one in declared}
+        wanted = {one.id: one.checked(self._filters) for one in declared}
         if len(wanted) < len(declared):
             raise InvalidInput("two endpoints of config.yaml have the same id")
         for endpoint, given in wanted.items():
@@ -146,17 +144,18 @@ class Endpoints:
     async def _declare(self, endpoint: str, given: NewEndpoint) -> None:
         assert given.secret
         secret = given.secret.get_secret_value()
-        fresh = self._new(endpoint, given, "config")
-        fresh = replace(fresh, secrets=(self._sealed(endpoint, secret),))
+        fresh = self.keyring.first(self._new(endpoint, given, "config"), secret)
 
         def declared(present: Endpoint) -> Endpoint:
             # Its state is not the file's business, but for the pause that its removal from the file caused.
             status, reason = (EndpointStatus.ENABLED, None) if present.removed else (present.status, present.reason)
-            kept = replace(fresh, created=present.created, version=present.version, secrets=present.secrets, status=status, reason=reason)
-            if given.headers == self.headers_of(present):
+            kept = replace(
+                fresh, created=present.created, version=present.version, secrets=present.secrets, pairs=present.pairs, status=status, reason=reason
+            )
+            if given.headers == self.keyring.headers(present):
                 # Sealing differs each time; the same headers are no change.
                 kept = replace(kept, headers=present.headers)
-            return kept if secret == self.secrets_of(present, self._clock())[0] else self._rotated(kept, secret)
+            return kept if self.keyring.holds(present, secret) else self.keyring.rotated(kept, secret, self._clock(), DEFAULT_OVERLAP_MS)
 
         if await self._save(fresh) is None:
             await self._change(endpoint, declared)
@@ -182,9 +181,6 @@ class Endpoints:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
-    def _sealed(self, endpoint: str, secret: str) -> Sealed:
-        return Sealed(token=self._vault.seal(secret, owner=endpoint))
-
     def _new(self, endpoint: str, given: NewEndpoint, source: str) -> Endpoint:
         return Endpoint(
             id=endpoint,
@@ -202,18 +198,8 @@ class Endpoints:
             description=given.description,
             source=source,
             created=self._clock(),
-            **self._sealed_headers(endpoint, given.headers),
+            **self.keyring.sealed_headers(endpoint, given.headers),
         )
-
-    def _sealed_headers(self, endpoint: str, headers: Mapping[str, str]) -> dict[str, Any]:
-        sealed = self._vault.seal(orjson.dumps(headers).decode(), owner=endpoint) if headers else None
-        return {"headers": sealed, "header_names": tuple(headers)}
-
-    def _rotated(self, endpoint: Endpoint, secret: str) -> Endpoint:
-        now = self._clock()
-        former = [secret for secret in endpoint.secrets if secret.until is None or secret.until > now]
-        overlapping = [Sealed(token=one.token, until=now + OVERLAP_MS if one.until is None else one.until) for one in former]
-        return replace(endpoint, secrets=(self._sealed(endpoint.id, secret), *overlapping[: MAX_SECRETS - 1]))
 
     async def _change(self, endpoint: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint:
         """Apply a change to what the endpoint is at present, again where somebody else was quicker."""
@@ -228,6 +214,7 @@ class Endpoints:
 
     async def _save(self, endpoint: Endpoint) -> Endpoint | None:
         """Write it, if it still has the version that it was read with; None if not."""
+        endpoint = self.keyring.completed(endpoint, self._clock())
         version = await self._script(
             [self._keys.prefix],
             [

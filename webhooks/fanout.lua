@@ -9,42 +9,76 @@ local now, at = tonumber(ARGV[1]), ARGV[1]
 if (call('GET', P .. ':version') or '0') ~= ARGV[2] then return -1 end
 local work = cmsgpack.unpack(ARGV[4])
 local created = 0
-local filled = {}
+
+-- Whether none of these records exists: so it is, unless the entries were read before.
+local function all_new()
+  local keys = {}
+  for _, event in ipairs(work.events) do
+    for _, to in ipairs(event.to) do keys[#keys + 1] = key('delivery', to[2]) end
+  end
+  for from = 1, #keys, 5000 do
+    if call('EXISTS', unpack(keys, from, math.min(from + 4999, #keys))) > 0 then return false end
+  end
+  return true
+end
+
+local endpoints, filled = {}, {}
+
+local function endpoint_of(id)
+  if not endpoints[id] then
+    local e = call('HMGET', key('endpoint', id), 'status', 'heldUntil')
+    endpoints[id] = {status = e[1], rest = rests_until(e[2]), due = FULL, mailbox = key('mailbox', id)}
+  end
+  return endpoints[id]
+end
+
+local function create(event, id, delivery, delay)
+  local e = endpoint_of(id)
+  if not e.status then return 0 end
+  local record = key('delivery', delivery)
+  if e.status == 'disabled' then
+    call('HSET', record, 'event', event.id, 'endpoint', id, 'type', event.type, 'run', event.run, 'created', at,
+      'status', 'skipped', 'reason', 'endpoint-disabled', 'finished', at)
+    note(delivery, id, at, nil, 'skipped', at, event.run)
+    return 1
+  end
+  local due = now + delay
+  local text = delay == 0 and at or int(due)
+  call('HSET', record, 'event', event.id, 'endpoint', id, 'type', event.type, 'run', event.run, 'created', at, 'status', 'pending', 'due', text)
+  note(delivery, id, at, nil, 'pending', at, event.run)
+  put(e.mailbox, text, delivery)
+  if e.due == FULL and e.status == 'enabled' then filled[#filled + 1] = id end
+  e.due = math.min(e.due, due)
+  return 1
+end
+
+local new, bodies = all_new(), {}
 for _, event in ipairs(work.events) do
   local fresh = 0
   for _, to in ipairs(event.to) do
-    local endpoint, delivery = to[1], to[2]
-    local record = key('delivery', delivery)
-    if call('EXISTS', record) == 0 then
-      local status = call('HGET', key('endpoint', endpoint), 'status')
-      if status then
-        fresh = fresh + 1
-        call('HSET', record, 'event', event.id, 'endpoint', endpoint, 'type', event.type, 'created', at)
-        if event.run ~= '' then call('HSET', record, 'run', event.run) end
-        call('ZADD', P .. ':deliveries:all', at, delivery)
-        call('ZADD', key('deliveries:endpoint', endpoint), at, delivery)
-        if status == 'disabled' then
-          call('HSET', record, 'status', 'skipped', 'reason', 'endpoint-disabled', 'finished', at)
-          call('ZADD', key('deliveries:status', 'skipped'), at, delivery)
-          call('ZADD', P .. ':finished', at, delivery)
-        else
-          local due = int(now + to[3])
-          call('HSET', record, 'status', 'pending', 'due', due)
-          call('ZADD', key('deliveries:status', 'pending'), at, delivery)
-          call('ZADD', key('mailbox', endpoint), due, delivery)
-          filled[endpoint] = true
-        end
-      end
-    end
+    if new or call('EXISTS', key('delivery', to[2])) == 0 then fresh = fresh + create(event, to[1], to[2], to[3]) end
   end
   if fresh > 0 then
-    call('HSETNX', key('event', event.id), 'body', event.body)
-    call('HINCRBY', key('event', event.id), 'n', fresh)
+    bodies[#bodies + 1], bodies[#bodies + 2] = key('body', event.id), event.body
+    call('INCRBY', key('refs', event.id), fresh)
     created = created + fresh
   end
 end
-for endpoint in pairs(filled) do reindex(endpoint, now, false) end
-if next(filled) then wake() end
+if #bodies > 0 then call('MSET', unpack(bodies)) end
+if #filled > 0 then
+  local moved = false
+  for n, place in ipairs(call('ZMSCORE', DUE, unpack(filled))) do
+    local e = endpoints[filled[n]]
+    local due = math.max(e.due, e.rest)
+    -- One without a free slot stays where it is, and so does one that waits already.
+    if not place or (tonumber(place) < FULL and due < tonumber(place)) then
+      put(DUE, int(due), filled[n])
+      moved = true
+    end
+  end
+  if moved then wake() end
+end
+write()
 -- Last: should anything above fail, the entries are read again.
 if #work.acks > 0 then call('XACK', KEYS[2], ARGV[3], unpack(work.acks)) end
 return created

@@ -1,22 +1,18 @@
 """Which addresses may be dialled: an own table of refused networks, judged where the socket is made."""
 
 import asyncio
-import contextvars
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from webhooks.errors import InvalidInput, RefusedAddress
+from webhooks.resolver import AddrInfo
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-AddrInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 SocketFactory = Callable[[AddrInfo], socket.socket]
 MAX_URL = 2048
 RESOLVE_SECONDS = 5.0
@@ -68,15 +64,11 @@ class Dial:
     address: str | None = None
     """The last one that was dialled."""
     refused: str | None = None
-    """Why one was not."""
-
-
-DIAL: contextvars.ContextVar[Dial | None] = contextvars.ContextVar("dial", default=None)
-"""Set by who wants to know; aiohttp connects in tasks of its own, which inherit it."""
+    """Why the last one was not."""
 
 
 class Guard:
-    """Judges addresses and URLs, and makes the connectors that dial no other address."""
+    """Judges addresses and URLs, and makes the sockets that dial no other address."""
 
     def __init__(self, allow_networks: Iterable[str] = (), *, make_socket: SocketFactory | None = None) -> None:
         """`allow_networks`: CIDRs that may be dialled though internal. `make_socket` replaces the making of an accepted socket.
@@ -148,54 +140,22 @@ class Guard:
         name = parsed.host.rstrip(".").lower()
         if not found and (name == "localhost" or name.endswith(".localhost")):
             # Not every resolver knows these, and every one that does means loopback (RFC 6761).
-            self._require(["127.0.0.1"])
+            self.require(["127.0.0.1"])
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-        self._require(addresses)
+        self.require(addresses)
         return addresses
 
-    def _require(self, addresses: Sequence[str]) -> None:
-        """Raises RefusedAddress if any is refused: a name with one bad address could be dialled at it the next time."""
+    def require(self, addresses: Sequence[str]) -> None:
+        """Raises RefusedAddress if any of a name's addresses is refused: it could be dialled at that one the next time."""
         for address in addresses:
             if why := self.refusal(address):
                 raise RefusedAddress(why, hint="to allow an internal network, the operator adds it to webhooks.allow_networks in config.yaml")
 
-    def make_socket(self, info: AddrInfo) -> socket.socket:
-        """A socket for one address; the last judgement, which also sees URLs with a literal address, which no resolver does."""
+    def make_socket(self, dial: Dial, info: AddrInfo) -> socket.socket:
+        """A socket for one address; the last judgement, at the very address that is dialled. Raises OSError, and says why in `dial`."""
         address = info[4][0]
-        dial = DIAL.get()
-        why = self.refusal(address)
-        if why:
-            if dial:
-                dial.refused = why
-            raise OSError(why)
-        if dial:
-            dial.address = address
+        dial.refused = self.refusal(address)
+        if dial.refused:
+            raise OSError(dial.refused)
+        dial.address = address
         return self._make_socket(info)
-
-    def connector(self, **options: object) -> aiohttp.TCPConnector:
-        """A connector for aiohttp that dials nothing else."""
-        return aiohttp.TCPConnector(resolver=GuardedResolver(self), socket_factory=self.make_socket, **options)  # type: ignore[arg-type]
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names, and refuses a name of which any address is refused."""
-
-    def __init__(self, guard: Guard, resolver: AbstractResolver | None = None) -> None:
-        self._guard = guard
-        self._resolver = resolver
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        if self._resolver is None:
-            self._resolver = ThreadedResolver()
-        found = await self._resolver.resolve(host, port, family)
-        try:
-            self._guard._require([one["host"] for one in found])
-        except RefusedAddress as error:
-            if dial := DIAL.get():
-                dial.refused = error.message
-            raise OSError(error.message) from error
-        return found
-
-    async def close(self) -> None:
-        if self._resolver is not None:
-            await self._resolver.close()

@@ -3,31 +3,37 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from webhooks.errors import Fault, InvalidInput
 from webhooks.matching import MAX_TYPES, check_pattern
 from webhooks.model import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT_MS, HIDDEN, Payload
+from webhooks.selecting import Filters
 from webhooks.signing import key_of
-from webhooks.units import Rate, parse_duration, parse_rate
+from webhooks.units import Rate, ms, parse_duration, parse_rate
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MAX_SCHEDULE = 30
 MAX_DELAY_MS = 7 * 24 * 3_600_000
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 30_000
+DEFAULT_OVERLAP_MS, MAX_OVERLAP_MS = 24 * 3_600_000, 7 * 24 * 3_600_000
 MAX_CONCURRENCY = 1_000
 MAX_FILTER = 1_000
 MAX_HEADERS = 20
 MAX_HEADER_BYTES = 4_096
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
-_OURS = {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "expect", "te", "trailer", "upgrade",
-         "user-agent", "traceparent", "cookie"}  # fmt: skip
+# What says how the message is framed, how the connection is used or whom it is from; and what the sender writes itself.
+_RESERVED = {"host", "connection", "keep-alive", "te", "trailer", "trailers", "transfer-encoding", "upgrade", "expect", "http2-settings", "via",
+             "accept-encoding", "date", "user-agent", "traceparent", "tracestate", "cookie", "set-cookie", "forwarded"}  # fmt: skip
+_RESERVED_PREFIXES = ("webhook-", "content-", "proxy-", "sec-", "x-forwarded-")
 
 Rate_ = Annotated[Rate, BeforeValidator(parse_rate)]
 Ordering = Annotated[str, Field(pattern=r"^data(\.[A-Za-z0-9_]+)+$", max_length=128)]
+Time = Annotated[int, BeforeValidator(lambda value: ms(value) if isinstance(value, str) else None)]
+"""ms since the epoch; comes as ISO-8601 with a zone."""
 Duration = Annotated[int, BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value))]
 
 
@@ -60,6 +66,13 @@ class _Rules(BaseModel):
     def _headers(cls, value: dict[str, str] | None) -> dict[str, str] | None:
         return None if value is None else _check_headers(value)
 
+    @field_validator("filter", check_fields=False)
+    @classmethod
+    def _filter(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            (info.context or Filters()).check(value)
+        return value
+
     @field_validator("secret", check_fields=False)
     @classmethod
     def _secret(cls, value: SecretStr | None) -> SecretStr | None:
@@ -83,6 +96,18 @@ class NewEndpoint(_Rules):
     headers: dict[str, str] = {}
     secret: SecretStr | None = None
     """None: one is made."""
+
+
+class NewReplay(_Rules):
+    since: Time
+    until: Time | None = None
+    """None: now."""
+    status: tuple[Literal["delivered", "exhausted", "skipped"], ...] | None = None
+    """None: exhausted and skipped, unless only what is missing is asked for."""
+    types: tuple[str, ...] = Field((), max_length=MAX_TYPES)
+    missing: bool = Field(False, strict=True)
+    rate: Rate_ | None = None
+    dryRun: bool = Field(False, strict=True)
 
 
 class EndpointChanges(_Rules):
@@ -110,6 +135,20 @@ class EndpointChanges(_Rules):
         return value
 
 
+class Rotation(_Rules):
+    secret: SecretStr | None = None
+    """None: one is made."""
+    overlap: Duration = DEFAULT_OVERLAP_MS
+    """ms for which former secrets go on signing beside it."""
+
+    @field_validator("overlap")
+    @classmethod
+    def _overlap(cls, value: int) -> int:
+        if value > MAX_OVERLAP_MS:
+            raise ValueError("an overlap is from 0s to 7d")
+        return value
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
     """An endpoint of config.yaml."""
@@ -130,7 +169,7 @@ class Declared:
     asymmetric: bool | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def checked(self) -> NewEndpoint:
+    def checked(self, filters: Filters | None = None) -> NewEndpoint:
         """Raises InvalidInput, naming the endpoint, for what is wrong with it."""
         if not ID.fullmatch(self.id) or self.id in (".", ".."):
             raise InvalidInput(f"{self.id!r} is not an endpoint's id; use letters, digits, dots, _ and -, at most 128")
@@ -149,7 +188,7 @@ class Declared:
             "headers": dict(self.headers),
         }
         try:
-            return parse(NewEndpoint, {name: value for name, value in given.items() if value is not None})
+            return parse(NewEndpoint, {name: value for name, value in given.items() if value is not None}, filters)
         except InvalidInput as error:
             faults = tuple(Fault(f"{self.id}.{fault.path}", fault.message) for fault in error.faults)
             raise InvalidInput(f"the endpoint {self.id} is not usable: {error.message}", faults=faults) from None
@@ -158,10 +197,10 @@ class Declared:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse(model: type[Model], document: Mapping[str, Any]) -> Model:
+def parse(model: type[Model], document: Mapping[str, Any], filters: Filters | None = None) -> Model:
     """Raises InvalidInput with every fault; none of them quotes what was given, which may be a secret."""
     try:
-        return model.model_validate(dict(document))
+        return model.model_validate(dict(document), context=filters)
     except ValidationError as error:
         faults = tuple(
             Fault(".".join(map(str, one["loc"])), _plainly(one["msg"], one["type"], model))
@@ -197,8 +236,10 @@ def _check_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in lowered.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError("a header's name has letters, digits and -, at most 64")
-        if name in _OURS or name.startswith(("webhook-", "proxy-")):
-            raise ValueError(f"the header {name} is set by the sender")
+        if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
+            raise ValueError(
+                f"the header {name} is reserved: the sender or the connection sets it; use a name of your own, such as authorization or x-…"
+            )
         if len(value) > MAX_HEADER_BYTES or not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"the value of the header {name} has at most {MAX_HEADER_BYTES} printable ASCII characters")
         if value == HIDDEN:

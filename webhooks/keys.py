@@ -27,11 +27,19 @@ class Keys:
         return f"{self.prefix}:endpoint:{endpoint}"
 
     def event(self, event: str) -> str:
-        """Hash: `body` (as sent), `n` (how many delivery records refer to it; it goes with the last of them)."""
+        """Hash: `body` and `n`, as `body` and `refs` were kept by earlier versions."""
         return f"{self.prefix}:event:{event}"
 
+    def body(self, event: str) -> str:
+        """String: the event as sent."""
+        return f"{self.prefix}:body:{event}"
+
+    def refs(self, event: str) -> str:
+        """Counter: how many delivery records refer to an event; its body goes with the last of them."""
+        return f"{self.prefix}:refs:{event}"
+
     def delivery(self, delivery: str) -> str:
-        """Hash: the delivery record; see `model.Delivery`, and `lease`, `settled` in `prelude.lua`."""
+        """Hash: the delivery record; see `model.Delivery`, and `settled`, `base` in `prelude.lua`."""
         return f"{self.prefix}:delivery:{delivery}"
 
     def attempts(self, delivery: str) -> str:
@@ -39,7 +47,7 @@ class Keys:
         return f"{self.prefix}:attempts:{delivery}"
 
     def deliveries(self, index: str = "all", value: str = "") -> str:
-        """Sorted set: delivery ids by creation time (ms): all, or those of one `endpoint`, or one `status` other than delivered."""
+        """Sorted set: delivery ids by creation time (ms): all, or those of one `endpoint`, one `run`, or one `status` other than delivered."""
         return f"{self.prefix}:deliveries:{index}:{value}" if value else f"{self.prefix}:deliveries:{index}"
 
     @property
@@ -48,8 +56,12 @@ class Keys:
         return f"{self.prefix}:finished"
 
     def mailbox(self, endpoint: str) -> str:
-        """Sorted set: pending deliveries of one endpoint by when they are due (ms)."""
+        """Sorted set: pending deliveries of one endpoint that were not attempted yet, by when they are due (ms)."""
         return f"{self.prefix}:mailbox:{endpoint}"
+
+    def retries(self, endpoint: str) -> str:
+        """Sorted set: pending deliveries of one endpoint that failed before, by when they are due (ms)."""
+        return f"{self.prefix}:retries:{endpoint}"
 
     def leases(self, endpoint: str) -> str:
         """Sorted set: deliveries of one endpoint being attempted, by when their lease runs out (ms)."""
@@ -57,8 +69,21 @@ class Keys:
 
     @property
     def due(self) -> str:
-        """Sorted set: endpoints by when something of theirs can next be claimed (ms); paused, disabled and idle ones are not in it."""
+        """Sorted set: endpoints by when something of their mailbox can next be claimed (ms), those that are full behind all times.
+
+        Paused, disabled and idle ones are not in it. It never says later than it is; too early is mended at the next look.
+        """
         return f"{self.prefix}:due"
+
+    @property
+    def due_retries(self) -> str:
+        """Sorted set: the same of their retries."""
+        return f"{self.prefix}:due:retries"
+
+    @property
+    def expiring(self) -> str:
+        """Sorted set: endpoints by when their first lease runs out (ms), or earlier."""
+        return f"{self.prefix}:expiring"
 
     @property
     def wake(self) -> str:
@@ -69,6 +94,34 @@ class Keys:
     def outbox(self) -> str:
         """List: events (JSON) of this package that are still to be published."""
         return f"{self.prefix}:outbox"
+
+    def replay(self, replay: str) -> str:
+        """Hash: `asked` (JSON), `position`, `status`, … of `replays.ManyReplayed`."""
+        return f"{self.prefix}:replay:{replay}"
+
+    @property
+    def replays(self) -> str:
+        """Sorted set: replay ids by when they began (ms)."""
+        return f"{self.prefix}:replays"
+
+    @property
+    def replaying(self) -> str:
+        """Hash: endpoint → the replay that is running for it."""
+        return f"{self.prefix}:replays:running"
+
+    def stats(self, endpoint: str) -> str:
+        """Hash: what was counted of an endpoint's attempts; see `stats.lua`."""
+        return f"{self.prefix}:stats:{endpoint}"
+
+    @property
+    def shown(self) -> str:
+        """Sorted set: endpoints that have metrics of their own, by when something was last counted of them (ms)."""
+        return f"{self.prefix}:shown"
+
+    @property
+    def deleted(self) -> str:
+        """Sorted set: the endpoints deleted last, by when (ms)."""
+        return f"{self.prefix}:deleted"
 
     @property
     def orphans(self) -> str:

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -29,7 +30,8 @@ class Claim:
     """A delivery to be attempted now, by us alone until its lease runs out."""
 
     id: str
-    token: str
+    lease: str
+    """When it runs out, ms since the epoch; the fraction makes it this claim's own, so that it also is what allows to settle."""
     endpoint: str
     event: str
     type: str
@@ -39,6 +41,8 @@ class Claim:
     tried: int
     """Made so far in this round of the schedule."""
     body: bytes
+    retry: bool
+    """Whether it was taken from the retries, of which a dispatcher has only so many under way."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,23 +71,26 @@ class Settlement:
     exhausted: dict[str, Any] | None = None
     """The event to publish if this ends the delivery."""
 
-    def packed(self) -> dict[str, Any]:
+    def packed(self) -> list[Any] | dict[str, Any]:
+        """As settle.lua reads it: a success short, for there are the most of them."""
         attempt = self.attempt or {}
-        item: dict[str, Any] = {
+        code, record = str(attempt.get("status") or ""), orjson.dumps(attempt)
+        if self.verdict is Verdict.DELIVERED:
+            return [self.claim.id, self.claim.lease, code, record]
+        item = {
             "id": self.claim.id,
-            "token": self.claim.token,
+            "lease": self.claim.lease,
             "verdict": self.verdict.value if self.verdict else RELEASED,
             "version": self.endpoint_version,
-            "attempt": orjson.dumps(attempt),
-        }
-        optional = {
+            "retry": int(self.claim.retry),
             "due": self.due,
             "hold": self.hold_until,
-            "code": attempt.get("status"),
             "gone": None if self.gone is None else orjson.dumps(self.gone) if self.gone else "",
+            "code": code,
+            "attempt": record,
             "notice": orjson.dumps(self.exhausted) if self.exhausted else None,
         }
-        return item | {name: value for name, value in optional.items() if value is not None}
+        return {name: value for name, value in item.items() if value is not None}
 
 
 class Mailbox:
@@ -93,33 +100,42 @@ class Mailbox:
         self._claim = Script(redis, "claim")
         self._settle = Script(redis, "settle")
 
-    async def claim(self, limit: int, now: int) -> Batch:
-        """Up to `limit` deliveries that are due, of each endpoint no more than its concurrency allows."""
-        token = secrets.token_hex(8)
-        version, next_due, rows, events = await self._claim([self._keys.prefix], [now, limit, token])
-        bodies = dict(zip(events[::2], events[1::2], strict=True))
+    async def claim(self, limit: int, now: int, *, retries: int | None = None) -> Batch:
+        """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
+        most = limit if retries is None else min(retries, limit)
+        version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8)])
+        bodies = dict(zip(events[::2], map(str.encode, events[1::2]), strict=True))
         claims = [
             Claim(
                 id=delivery,
-                token=token,
+                lease=lease,
                 endpoint=endpoint,
                 event=event,
                 type=type,
                 run=run or None,
                 attempts=int(attempts),
                 tried=int(attempts) - int(base),
-                body=bodies[event].encode(),
+                body=bodies[event],
+                retry=retry == 1,
             )
-            for delivery, endpoint, event, type, run, attempts, base in rows
+            for endpoint, lease, retry, *rows in rounds
+            for delivery, event, type, run, attempts, base in rows
         ]
-        return Batch(claims=claims, version=int(version), next_due=int(float(next_due)) if next_due else None)
+        return Batch(claims=claims, version=int(version), next_due=int(next_due) if next_due else None)
 
     async def settle(self, settlements: Sequence[Settlement], now: int) -> list[str]:
         """Record outcomes; for each `ok`, `stale` (somebody else holds it by now), `repeated` or `missing` (removed meanwhile)."""
         if not settlements:
             return []
-        packed: bytes = msgpack.packb([settlement.packed() for settlement in settlements], use_bin_type=False)
-        return list(await self._settle([self._keys.prefix], [now, packed]))
+        groups: dict[str, tuple[list[int], list[int]]] = {}
+        for place, one in enumerate(settlements):
+            groups.setdefault(one.claim.endpoint, ([], []))[one.verdict is not Verdict.DELIVERED].append(place)
+        batch = [(endpoint, *([settlements[place].packed() for place in kind] for kind in kinds)) for endpoint, kinds in groups.items()]
+        packed: bytes = msgpack.packb(batch, use_bin_type=False)
+        answers = await self._settle([self._keys.prefix], [now, packed])
+        places = (place for kinds in groups.values() for kind in kinds for place in kind)
+        found = dict(zip(places, chain.from_iterable(answers), strict=True))
+        return [found[place] for place in range(len(settlements))]
 
     async def wait(self, seconds: float) -> None:
         """Return when something may have become due, after `seconds` at the latest."""
@@ -131,8 +147,8 @@ class Mailbox:
 
     async def longest_waiting(self, now: int) -> int:
         """For how many ms the endpoint that waits longest could have been claimed; 0 if none waits."""
-        rows = await self._redis.zrange(self._keys.due, 0, 0, withscores=True)
-        return max(now - int(rows[0][1]), 0) if rows else 0
+        heads = [row for index in (self._keys.due, self._keys.due_retries) for row in await self._redis.zrange(index, 0, 0, withscores=True)]
+        return max((now - int(place) for _, place in heads), default=0) if any(place <= now for _, place in heads) else 0
 
 
 def released(claim: Claim) -> Settlement:

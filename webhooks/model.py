@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from webhooks.units import Rate, format_duration, iso
+import orjson
+
+from webhooks.units import Rate, format_duration, iso, ms
 
 HIDDEN = "(hidden)"
 """What the API shows instead of a header's value: it may well be a password."""
@@ -44,9 +46,17 @@ class Sealed:
     """A secret as it is stored."""
 
     token: str = field(repr=False)
-    """Ciphertext of the `whsec_…`; see `vault.py`."""
+    """Ciphertext of the `whsec_…` or `whsk_…`; see `vault.py`."""
     until: int | None = None
     """ms since the epoch; from then on it no longer signs. None: the current one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SealedPair(Sealed):
+    """An ed25519 key pair as it is stored: the private key sealed, the public one as anybody may read it."""
+
+    public: str
+    """`whpk_…`"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +69,8 @@ class Endpoint:
     types: tuple[str, ...]
     secrets: tuple[Sealed, ...] = field(repr=False)
     """The current one first, then those that still sign while it rotates."""
+    pairs: tuple[SealedPair, ...] = ()
+    """Likewise, for ed25519: made when `asymmetric` is first asked for, and kept when it no longer is."""
     headers: str | None = field(default=None, repr=False)
     """Its own headers, sealed JSON: they often are passwords."""
     header_names: tuple[str, ...] = ()
@@ -92,6 +104,7 @@ class Endpoint:
 
     def document(self) -> dict[str, Any]:
         """As the API shows it; never with a secret."""
+        pairs = self.pairs if self.asymmetric else ()
         return {
             "id": self.id,
             "url": self.url,
@@ -107,6 +120,8 @@ class Endpoint:
             "filter": self.filter,
             "payload": self.payload.value,
             "asymmetric": self.asymmetric,
+            "publicKey": pairs[0].public if pairs else None,
+            "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until is not None],
             "headers": dict.fromkeys(self.header_names, HIDDEN),
             "source": self.source,
             "createdAt": iso(self.created),
@@ -131,6 +146,10 @@ class Attempt:
     """The first 4 KiB of the answer's body, as text."""
     address: str | None
     """The IP address that was dialled."""
+    phases: dict[str, float | None] | None = None
+    """ms of dns, connect, tls, firstByte and total; see `phases.py`. None where nothing was sent."""
+    reused: bool | None = None
+    """Whether it went over a connection that an earlier attempt had opened."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -141,6 +160,8 @@ class Attempt:
             "error": self.error,
             "response": self.response,
             "address": self.address,
+            "phases": self.phases,
+            "reused": self.reused,
         }
 
 
@@ -160,7 +181,7 @@ class Delivery:
     code: int | None
     """HTTP status of the last attempt."""
     due: int | None
-    """ms since the epoch; None unless it waits for an attempt."""
+    """ms since the epoch, of the attempt that it waits for, or that is under way; None unless it is pending."""
     created: int
     finished: int | None
 
@@ -192,10 +213,30 @@ class Delivery:
             reason=fields.get("reason") or None,
             attempts=int(fields.get("attempts") or 0),
             code=int(fields["code"]) if fields.get("code") else None,
-            due=int(fields["due"]) if fields.get("due") else None,
+            due=int(fields["due"]) if fields.get("due") and fields["status"] == DeliveryStatus.PENDING else None,
             created=int(fields["created"]),
             finished=int(fields["finished"]) if fields.get("finished") else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptEvent:
+    """An event as it is kept for its deliveries: the log may know nothing of it any more."""
+
+    id: str
+    type: str
+    timestamp: int
+    """ms since the epoch"""
+    data: dict[str, Any]
+    cursor: str = ""
+
+    def document(self) -> dict[str, Any]:
+        return {"type": self.type, "timestamp": iso(self.timestamp), "data": self.data}
+
+    @classmethod
+    def parse(cls, event: str, body: str | bytes) -> "KeptEvent":
+        document = orjson.loads(body)
+        return cls(id=event, type=document["type"], timestamp=ms(document["timestamp"]), data=document["data"])
 
 
 def delivery_id(event: str, endpoint: str) -> str:

@@ -1,84 +1,122 @@
--- What every script of this package shares: the keys (as keys.py builds them), the index of endpoints, the end of a delivery.
+-- What every script of this package shares: the keys (as keys.py builds them), the indexes, the end of a delivery.
 --
--- A delivery's hash has, beside what model.Delivery shows:
---   lease    token of the claim that may settle it; absent unless it is being attempted
---   settled  token of the claim that was settled last: the same one again is a repetition after a lost reply
---   base     how many attempts were made before the present round of its schedule (a replay starts a new one)
--- Times are ms since the epoch, passed in: scripts that read the store's clock could not be tested at a given instant.
+-- A call from Lua costs the store more than most commands do. Hence what concerns many is one call: sorted sets are changed by `put` and `drop`,
+-- which only remember it, and `write`, which does it, with one command a set. A number made into a string costs as much as a command: times that
+-- came as strings are handed on as strings.
+--
+-- A delivery's hash has, beside what model.Delivery shows, `base`: how many attempts were made before the present round of its schedule
+-- (a replay starts a new one). An empty field is as good as none. Times are ms since the epoch, passed in: scripts that read the store's clock could not be tested at a given instant.
 
 local P = KEYS[1]
 local call = redis.call
 local MAX_ATTEMPTS = 50
 
--- Lua writes large numbers with an exponent.
-local function int(number) return string.format('%.0f', number) end
+-- Lua by itself writes large numbers with an exponent; `%.0f` takes five times as long.
+local function int(number) return string.format('%d', number) end
 
 local function key(kind, id) return P .. ':' .. kind .. ':' .. id end
 local DUE = P .. ':due'
+local DUE_RETRIES = P .. ':due:retries'
+local EXPIRING = P .. ':expiring'
+local FINISHED = P .. ':finished'
 local WAKE = P .. ':wake'
+-- Where an endpoint stands in the indexes while it has no slot free: behind all times, until a settlement frees one.
+local FULL = 1e15
 
 -- One marker is enough: whoever takes it claims, and leaves another behind if there is more than it could take.
 local function wake()
   if call('LLEN', WAKE) == 0 then call('LPUSH', WAKE, '1') end
 end
 
--- Where an endpoint stands in the index: when its mailbox can next be claimed, or when its first lease runs out.
--- An endpoint that was just served goes behind those that wait; one that has been waiting keeps its place.
-local function reindex(endpoint, now, served)
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'heldUntil')
-  if e[1] ~= 'enabled' then
-    call('ZREM', DUE, endpoint)
-    return
+-- --- sorted sets ---
+
+local added, dropped = {}, {}
+
+local function put(set, score, member)
+  local pairs_of = added[set]
+  if not pairs_of then pairs_of = {}; added[set] = pairs_of end
+  pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = score, member
+end
+
+local function drop(set, member)
+  local members = dropped[set]
+  if not members then members = {}; dropped[set] = members end
+  members[#members + 1] = member
+end
+
+-- Lua's stack has room for about 8,000 arguments.
+local function each(command, set, values)
+  for from = 1, #values, 5000 do call(command, set, unpack(values, from, math.min(from + 4999, #values))) end
+end
+
+local function write()
+  for set, members in pairs(dropped) do each('ZREM', set, members) end
+  for set, scores in pairs(added) do each('ZADD', set, scores) end
+  added, dropped = {}, {}
+end
+
+-- The one place that keeps the indexes of the records; `from` is nil for a new one. Both times are strings; nobody asks for the first of a
+-- delivery that ended as delivered.
+local function note(delivery, endpoint, created, from, to, now, run)
+  if not from then
+    put(P .. ':deliveries:all', created, delivery)
+    put(key('deliveries:endpoint', endpoint), created, delivery)
+    if run ~= '' then put(key('deliveries:run', run), created, delivery) end
+  elseif from ~= 'delivered' then
+    drop(key('deliveries:status', from), delivery)
   end
-  local at = nil
-  if call('ZCARD', key('leases', endpoint)) < tonumber(e[2]) then
-    local head = call('ZRANGE', key('mailbox', endpoint), 0, 0, 'WITHSCORES')
-    if head[2] then
-      at = math.max(tonumber(head[2]), tonumber(e[3] or '0'))
+  if to ~= 'delivered' then put(key('deliveries:status', to), created, delivery) end
+  if to ~= 'pending' then
+    put(FINISHED, now, delivery)
+  elseif from then
+    drop(FINISHED, delivery)
+  end
+end
+
+-- --- endpoints ---
+
+-- The earliest that anything of an endpoint may be claimed.
+local function rests_until(held) return tonumber(held or '') or 0 end
+
+-- Where an endpoint stands in both indexes, worked out anew. One that has been waiting keeps its place.
+local function reindex(endpoint, now)
+  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'heldUntil')
+  local full = e[1] == 'enabled' and call('ZCARD', key('leases', endpoint)) >= tonumber(e[2])
+  for index, kind in pairs({[DUE] = 'mailbox', [DUE_RETRIES] = 'retries'}) do
+    local head = e[1] == 'enabled' and call('ZRANGE', key(kind, endpoint), 0, 0, 'WITHSCORES') or {}
+    if not head[2] then
+      call('ZREM', index, endpoint)
+    else
+      local at = full and FULL or math.max(tonumber(head[2]), rests_until(e[3]))
       if at <= now then
-        local place = tonumber(call('ZSCORE', DUE, endpoint) or '0')
-        if served then at = now + 1 elseif place >= at and place <= now then at = place else at = now end
+        local place = tonumber(call('ZSCORE', index, endpoint) or '')
+        at = place and place <= now and place or now
       end
+      call('ZADD', index, int(at), endpoint)
     end
   end
-  local lease = call('ZRANGE', key('leases', endpoint), 0, 0, 'WITHSCORES')
-  if lease[2] and (not at or tonumber(lease[2]) < at) then at = tonumber(lease[2]) end
-  if at then call('ZADD', DUE, int(at), endpoint) else call('ZREM', DUE, endpoint) end
-end
-
--- A delivery record's status changes; its indices and its place in the mailbox follow.
-local function move(delivery, endpoint, from, to, now)
-  call('ZREM', key('mailbox', endpoint), delivery)
-  call('ZREM', key('leases', endpoint), delivery)
-  local created = call('HGET', key('delivery', delivery), 'created')
-  if not created then return end
-  call('HDEL', key('delivery', delivery), 'lease', 'due', 'reason')
-  call('HSET', key('delivery', delivery), 'status', to)
-  if from ~= 'delivered' then call('ZREM', key('deliveries:status', from), delivery) end
-  if to ~= 'delivered' then call('ZADD', key('deliveries:status', to), created, delivery) end
-  if to == 'pending' then
-    call('HDEL', key('delivery', delivery), 'finished')
-    call('ZREM', P .. ':finished', delivery)
-  else
-    call('HSET', key('delivery', delivery), 'finished', int(now))
-    call('ZADD', P .. ':finished', int(now), delivery)
-  end
-end
-
-local function skip(delivery, endpoint, from, reason, now)
-  move(delivery, endpoint, from, 'skipped', now)
-  if call('EXISTS', key('delivery', delivery)) == 1 then call('HSET', key('delivery', delivery), 'reason', reason) end
-end
-
--- Number an attempt and keep it. `record` is a JSON object without the number.
-local function attempt(delivery, record)
-  local number = call('HINCRBY', key('delivery', delivery), 'attempts', 1)
-  call('RPUSH', key('attempts', delivery), '{"number":' .. number .. ',' .. string.sub(record, 2))
-  call('LTRIM', key('attempts', delivery), -MAX_ATTEMPTS, -1)
-  return number
 end
 
 -- A change of an endpoint, so that every process that caches endpoints reads it again.
 local function changed(endpoint)
   call('ZADD', P .. ':changes', call('INCR', P .. ':version'), endpoint)
+end
+
+-- --- deliveries ---
+
+-- Keep a record of an attempt (JSON); returns how many there have been, as a string.
+local function attempt(delivery, record)
+  local number = call('RPUSH', key('attempts', delivery), record)
+  if number <= MAX_ATTEMPTS then return int(number) end
+  call('LTRIM', key('attempts', delivery), -MAX_ATTEMPTS, -1)
+  return int(call('HINCRBY', key('delivery', delivery), 'attempts', 1))
+end
+
+-- A delivery leaves wherever it waits, skipped. `now` is a string.
+local function skip(delivery, endpoint, from, reason, now)
+  for _, kind in ipairs({'mailbox', 'retries', 'leases'}) do drop(key(kind, endpoint), delivery) end
+  local created = call('HGET', key('delivery', delivery), 'created')
+  if not created then return end
+  call('HSET', key('delivery', delivery), 'status', 'skipped', 'reason', reason, 'finished', now)
+  note(delivery, endpoint, created, from, 'skipped', now)
 end

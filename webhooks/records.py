@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from webhooks.model import Endpoint, EndpointStatus, Payload, Sealed
+from webhooks.model import Endpoint, EndpointStatus, Payload, Sealed, SealedPair
 from webhooks.units import parse_rate
 
 
@@ -16,6 +16,7 @@ def definition(endpoint: Endpoint) -> bytes:
             "url": endpoint.url,
             "types": endpoint.types,
             "secrets": [{"token": secret.token, "until": secret.until} for secret in endpoint.secrets],
+            "pairs": [{"token": pair.token, "public": pair.public, "until": pair.until} for pair in endpoint.pairs],
             "headers": endpoint.headers,
             "headerNames": endpoint.header_names,
             "schedule": endpoint.schedule,
@@ -40,6 +41,7 @@ def parse(endpoint: str, fields: Mapping[str, str]) -> Endpoint:
         url=stored["url"],
         types=tuple(stored["types"]),
         secrets=tuple(Sealed(token=secret["token"], until=secret["until"]) for secret in stored["secrets"]),
+        pairs=tuple(SealedPair(token=pair["token"], public=pair["public"], until=pair["until"]) for pair in stored.get("pairs", ())),
         headers=stored["headers"],
         header_names=tuple(stored["headerNames"]),
         status=EndpointStatus(fields["status"]),

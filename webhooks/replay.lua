@@ -6,16 +6,17 @@
 
 local now, delivery, token = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local record = key('delivery', delivery)
-local d = call('HMGET', record, 'status', 'endpoint', 'attempts', 'replayed')
+local d = call('HMGET', record, 'status', 'endpoint', 'attempts', 'replayed', 'created')
 if not d[1] then return 'missing' end
 if d[4] == token then return 'ok' end
 if d[1] == 'pending' then return 'pending' end
 local status = call('HGET', key('endpoint', d[2]), 'status')
 if not status then return 'no-endpoint' end
 if status == 'disabled' then return 'disabled' end
-move(delivery, d[2], d[1], 'pending', now)
-call('HSET', record, 'base', d[3] or '0', 'due', ARGV[1], 'replayed', token)
-call('ZADD', key('mailbox', d[2]), ARGV[1], delivery)
-reindex(d[2], now, false)
+call('HSET', record, 'status', 'pending', 'reason', '', 'finished', '', 'base', d[3] or '0', 'due', ARGV[1], 'replayed', token)
+note(delivery, d[2], d[5], d[1], 'pending', ARGV[1])
+put(key('mailbox', d[2]), ARGV[1], delivery)
+write()
+reindex(d[2], now)
 wake()
 return 'ok'

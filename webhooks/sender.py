@@ -1,31 +1,31 @@
 """One request to a receiver, bounded in every direction: seconds, bytes, headers, redirects, addresses."""
 
 import asyncio
+import functools
 import hashlib
 import os
-import ssl
-import time
-import zlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-import aiohttp
-from aiohttp.connector import Connection
-from yarl import URL
-
+from webhooks.answer import MAX_ANSWER, Answer, Closed, ExchangeFailed
+from webhooks.dialer import Dialer
 from webhooks.errors import RefusedAddress
-from webhooks.guard import DIAL, Dial, Guard
-from webhooks.signing import signature_header
+from webhooks.guard import Dial, Guard
+from webhooks.phases import Phases, clock
+from webhooks.pool import Pool
+from webhooks.signing import Key, signature_header
+from webhooks.target import Target
 
-CONNECT_SECONDS = 5.0
-MAX_ANSWER = 64 * 1024
+__all__ = ["KEPT", "MAX_ANSWER", "Outcome", "Request", "Sender"]
+
 KEPT = 4 * 1024
 """Bytes of an answer that are recorded."""
-MAX_HEADER_LINE = 8190
-MAX_HEADERS = 100
 USER_AGENT = "Hookline-Webhooks/1"
-_DECODERS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+MAX_TARGETS = 10_000
+"""URLs that are not read again for each attempt."""
+_UNSENDABLE = re.compile(r"[\0\r\n]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +37,8 @@ class Request:
     event: str
     """Its id, and so the message's: the same on every attempt."""
     body: bytes
-    keys: Sequence[bytes] = field(repr=False)
-    """HMAC keys; several while a secret rotates."""
+    keys: Sequence[Key] = field(repr=False)
+    """What signs; several while a secret rotates, or with ed25519 beside HMAC."""
     headers: Mapping[str, str] = field(repr=False)
     timeout: float
     """Seconds for all of it."""
@@ -60,6 +60,13 @@ class Outcome:
     retry_after: str | None = None
     response: str | None = None
     address: str | None = None
+    """The IP address that was dialled last."""
+    webhook_delivery: str | None = None
+    """The header of this name: `disable` or `abort`, if it is one that we know."""
+    phases: Phases | None = None
+    """None where nothing was sent."""
+    reused: bool | None = None
+    """Whether it went over a connection that an earlier one had opened."""
 
     @property
     def verdict_status(self) -> int | None:
@@ -68,66 +75,61 @@ class Outcome:
 
 
 class Sender:
-    """One aiohttp session for all endpoints; an async context manager."""
+    """One client for all receivers, which keeps its connections; an async context manager."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, *, dialer: Dialer | None = None) -> None:
         self._guard = guard
-        self._session: aiohttp.ClientSession | None = None
+        self._dialer = dialer
+        self._pool = Pool()
+        self._target = functools.lru_cache(MAX_TARGETS)(lambda url: Target.of(guard.parse_url(url)))
 
     async def __aenter__(self) -> "Sender":
-        self._session = aiohttp.ClientSession(
-            # Mailboxes bound what is under way; a limit here would let one endpoint's requests queue before another's.
-            connector=self._guard.connector(limit=0, limit_per_host=0, ttl_dns_cache=10, keepalive_timeout=15.0),
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # aiohttp would decompress without a bound.
-            auto_decompress=False,
-            max_line_size=MAX_HEADER_LINE,
-            max_field_size=MAX_HEADER_LINE,
-            max_headers=MAX_HEADERS,
-            response_class=_Response,
-            trust_env=False,
-        )
+        self._dialer = self._dialer or Dialer(self._guard)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._session:
-            await self._session.close()
+        self._pool.close()
+        if self._dialer:
+            self._dialer.close()
+        # Closed connections say goodbye in the loop's next turn.
+        await asyncio.sleep(0)
 
     async def send(self, request: Request, now: int) -> Outcome:
         """Attempt a delivery at `now` (ms); whatever a receiver or the network does is an outcome, never an exception."""
-        assert self._session, "use the sender as a context manager"
-        started = time.perf_counter()
-        dial = Dial()
-        token = DIAL.set(dial)
-        answer = _Answer()
-        try:
-            error = await self._exchange(self._session, request, now, answer)
-        finally:
-            DIAL.reset(token)
+        begun = clock()
+        attempt = _Attempt()
+        error = await self._attempt(request, now, attempt)
+        attempt.phases.total = taken = clock() - begun
+        answer = attempt.answer
         return Outcome(
-            duration=round((time.perf_counter() - started) * 1000),
+            duration=round(taken * 1000),
             status=answer.status,
             # What a receiver wrote may have bytes that are no text, and would spoil the record.
-            error=(dial.refused or error).encode("utf-8", "replace").decode() if error else None,
+            error=error.encode("utf-8", "replace").decode() if error else None,
             retry_after=answer.retry_after,
+            webhook_delivery=answer.webhook_delivery,
             response=answer.text(request.keep),
-            address=dial.address,
+            address=attempt.dial.address,
+            phases=attempt.phases,
+            reused=attempt.reused,
         )
 
-    async def _exchange(self, session: aiohttp.ClientSession, request: Request, now: int, answer: "_Answer") -> str | None:
-        """Fill the answer; returns why the attempt failed, or None."""
+    async def _attempt(self, request: Request, now: int, attempt: "_Attempt") -> str | None:
+        """Returns why the attempt failed, or None."""
+        answer = attempt.answer
         try:
-            url = self._guard.parse_url(request.url)
+            target = self._target(request.url)
+            message = _message(request, target, now)
             async with asyncio.timeout(request.timeout):
-                async with session.post(url, data=request.body, headers=_headers(request, now), allow_redirects=False) as response:
-                    await answer.read(response)
-        except TimeoutError as error:
-            return _timed_out(error, request, answer)
+                await self._exchange(target, message, attempt)
+        except TimeoutError:
+            if answer.status is not None:
+                return f"answered {answer.status}, but the answer did not end within {request.timeout:g} s"
+            return f"no answer within {request.timeout:g} s"
         except RefusedAddress as error:
             return error.message
-        except (aiohttp.ClientError, OSError, ValueError, UnicodeError, ssl.SSLError, EOFError) as error:
-            return _describe(error, url)
+        except ExchangeFailed as error:
+            return str(error)
         assert answer.status is not None
         if 200 <= answer.status <= 299:
             return None
@@ -135,66 +137,35 @@ class Sender:
             return f"answered {answer.status}: redirects are not followed; give the endpoint its final URL"
         return f"answered {answer.status}"
 
+    async def _exchange(self, target: Target, message: bytes, attempt: "_Attempt") -> None:
+        """Fill the answer. Raises RefusedAddress or ExchangeFailed."""
+        if connection := self._pool.take(target):
+            attempt.reused, attempt.dial.address = True, connection.address
+            try:
+                await connection.exchange(message, attempt.answer, attempt.phases)
+            except Closed:
+                # It was idle, and its receiver ended it as we sent: no fault of either. Once more, over one of our own; if that
+                # request arrived all the same, the receiver knows this one by its id.
+                if attempt.phases.first_byte is not None:
+                    raise
+                attempt.reused, connection = False, None
+        if connection is None:
+            assert self._dialer, "use the sender as a context manager"
+            connection = await self._dialer.dial(target, attempt.phases, attempt.dial)
+            attempt.dial.address = connection.address
+            await connection.exchange(message, attempt.answer, attempt.phases)
+        if attempt.answer.reusable:
+            self._pool.give(target, connection)
 
-class _Response(aiohttp.ClientResponse):
-    """Notes whom it talks to before the answer is awaited: later the connection may have gone back to the pool."""
 
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        dial = DIAL.get()
-        if dial and connection.transport:
-            peer = connection.transport.get_extra_info("peername")
-            dial.address = str(peer[0]) if peer else None
-        return await super().start(connection)
-
-
-class _Answer:
-    """The answer as far as it was read."""
+class _Attempt:
+    """One attempt as far as it has come."""
 
     def __init__(self) -> None:
-        self.status: int | None = None
-        self.retry_after: str | None = None
-        self._received = 0
-        self._body = bytearray()
-
-    async def read(self, response: aiohttp.ClientResponse) -> None:
-        """Status and the first 64 KiB; what lies beyond is cut off, together with the connection."""
-        self.status = response.status
-        self.retry_after = response.headers.get("Retry-After")
-        window = _DECODERS.get(response.headers.get("Content-Encoding", "").strip().lower())
-        decoder = zlib.decompressobj(window) if window else None
-        async for chunk in response.content.iter_any():
-            self._received += len(chunk)
-            if decoder:
-                try:
-                    chunk = decoder.decompress(chunk, MAX_ANSWER - len(self._body))
-                except zlib.error:
-                    # It is not what its header says: kept as it came.
-                    decoder = None
-            self._body += chunk
-            if self._received > MAX_ANSWER or len(self._body) >= MAX_ANSWER:
-                response.close()
-                return
-
-    def text(self, size: int) -> str | None:
-        """The first `size` bytes, as text."""
-        if self.status is None:
-            return None
-        return self._body[:size].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _headers(request: Request, now: int) -> dict[str, str]:
-    timestamp = now // 1000
-    return {
-        **request.headers,
-        "content-type": "application/json",
-        "user-agent": USER_AGENT,
-        # Nothing to decompress is the best defence; who compresses all the same is bounded above.
-        "accept-encoding": "identity",
-        "webhook-id": request.event,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature_header(request.keys, request.event, timestamp, request.body),
-        "traceparent": traceparent(request.trace, os.urandom(8)),
-    }
+        self.answer = Answer()
+        self.phases = Phases()
+        self.dial = Dial()
+        self.reused = False
 
 
 def traceparent(trace: str, span: bytes) -> str:
@@ -202,34 +173,23 @@ def traceparent(trace: str, span: bytes) -> str:
     return f"00-{hashlib.blake2b(trace.encode(), digest_size=16).hexdigest()}-{span.hex()}-01"
 
 
-def _timed_out(error: TimeoutError, request: Request, answer: _Answer) -> str:
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_SECONDS:g} s"
-    if answer.status is not None:
-        return f"answered {answer.status}, but the answer did not end within {request.timeout:g} s"
-    return f"no answer within {request.timeout:g} s"
-
-
-def _describe(error: Exception, url: URL) -> str:
-    """What failed, in words without the URL, whose path or query may be a secret."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return f"TLS failed with {url.host}: {_reason(error)}"
-        case aiohttp.ClientConnectorDNSError():
-            return f"{url.host} does not resolve"
-        case aiohttp.ClientConnectorError():
-            return f"cannot connect to {url.host}:{url.port}: {error.os_error.strerror or error.os_error}"
-        case aiohttp.ServerDisconnectedError():
-            return "the receiver closed the connection without an answer"
-        case aiohttp.ClientResponseError():
-            return f"the answer is not HTTP, or its headers exceed the limits: {str(error.message)[:200]}"
-        case aiohttp.ClientPayloadError():
-            return "the answer's body broke off"
-        case aiohttp.InvalidURL():
-            return "this URL cannot be dialled"
-    return f"the connection failed: {type(error).__name__}"
-
-
-def _reason(error: Exception) -> str:
-    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    return str(getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__)
+def _message(request: Request, target: Target, now: int) -> bytes:
+    """The whole request as bytes. Raises ExchangeFailed where a header would become two."""
+    timestamp = now // 1000
+    headers = {
+        **request.headers,
+        "host": target.authority,
+        "content-type": "application/json",
+        "content-length": str(len(request.body)),
+        "user-agent": USER_AGENT,
+        # Nothing to decompress is the best defence; who compresses all the same is bounded in the answer.
+        "accept-encoding": "identity",
+        "webhook-id": request.event,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature_header(request.keys, request.event, timestamp, request.body),
+        "traceparent": traceparent(request.trace, os.urandom(8)),
+    }
+    lines = [f"POST {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if any(map(_UNSENDABLE.search, lines)):
+        raise ExchangeFailed("a header of this request has a line break in it")
+    return "\r\n".join([*lines, "", ""]).encode() + request.body

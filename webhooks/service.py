@@ -10,6 +10,7 @@ import structlog
 
 from webhooks.attempts import Deliveries
 from webhooks.backoff import DEFAULT_SCHEDULE_MS
+from webhooks.candidates import Candidates
 from webhooks.directory import Directory
 from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Endpoints
@@ -17,13 +18,19 @@ from webhooks.errors import InvalidInput
 from webhooks.fanout import Fanout
 from webhooks.guard import Guard
 from webhooks.inputs import Declared, check_schedule
+from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
 from webhooks.outbox import Outbox
-from webhooks.ports import EventLog, Publish
+from webhooks.ports import Compile, EventLog, History, Publish
+from webhooks.probe import Probe
 from webhooks.replay import Replay
+from webhooks.replaying import Replaying
+from webhooks.replays import Replays
 from webhooks.scripts import Store
+from webhooks.seals import Seals
+from webhooks.selecting import Filters
 from webhooks.sender import Sender
 from webhooks.stubborn import STORE_ERRORS
 from webhooks.vault import Vault
@@ -44,6 +51,8 @@ class Webhooks:
         prefix: str = "hookline:webhooks",
         log: EventLog | None = None,
         publish: Publish | None = None,
+        history: History | None = None,
+        filters: Compile | None = None,
         encryption_keys: Sequence[bytes],
         allow_networks: Iterable[str] = (),
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
@@ -52,7 +61,8 @@ class Webhooks:
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only. Times are in ms:
+        """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
+        an endpoint can have none, without `history` nobody is told what is missing. Times are in ms:
         `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
@@ -66,10 +76,18 @@ class Webhooks:
         self._keys = Keys(prefix)
         self._log = log
         self._drain = drain
+        self._retention = retention
+        self._filters = Filters(filters)
         self.guard = guard or Guard(allow_networks)
-        self.endpoints = Endpoints(redis, self._keys, self.guard, Vault(encryption_keys), self._clock)
+        keyring = Keyring(Vault(encryption_keys))
+        self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
+        self.seals = Seals(redis, self._keys, keyring)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
+        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
+        self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
+        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._filters, self._clock)
+        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
         self._mailbox = Mailbox(redis, self._keys)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
@@ -95,7 +113,11 @@ class Webhooks:
         async with Sender(self.guard) as sender:
             directory = Directory(self._redis, self._keys)
             self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock)
-            helpers = [asyncio.create_task(self._outbox.run(stop)), asyncio.create_task(self._upkeep(stop))]
+            helpers = [
+                asyncio.create_task(self._outbox.run(stop)),
+                asyncio.create_task(self._upkeep(stop)),
+                asyncio.create_task(self.replaying.run(stop)),
+            ]
             try:
                 await self._dispatcher.run(stop, drain=self._drain / 1000)
             finally:
@@ -119,10 +141,13 @@ class Webhooks:
                 while await self.deliveries.sweep():
                     pass
                 await self.endpoints.bury()
+                await self.replays.forget(self._retention)
+                if renewed := await self.seals.renew():
+                    log.info("secrets are encrypted with the current key now", endpoints=renewed)
             except STORE_ERRORS as error:
-                log.warning("retention waits for the store", error=str(error))
+                log.warning("upkeep waits for the store", error=str(error))
             except Exception:
-                log.exception("retention broke; trying again")
+                log.exception("upkeep broke; trying again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(UPKEEP_SECONDS):
                     await stop.wait()

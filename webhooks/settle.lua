@@ -1,73 +1,157 @@
--- Settle: record a batch of outcomes. A stale token records its attempt, but only a success of it changes the delivery.
+-- Settle: record a batch of outcomes. A stale lease records its attempt, but only a success of it changes the delivery.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 in MessagePack: [{id, token, verdict: delivered|retry|exhausted|released, due, hold, gone, version, code, attempt (JSON text), notice (JSON text)}…]
---   hold     ms since the epoch until which the endpoint wants nothing
---   gone     JSON text of the event to publish if this disables the endpoint, absent if the receiver did not say 410
---   version  of the endpoint that was dialled: a 410 says nothing about a later one
---   notice   JSON text of the event to publish if this exhausts the delivery
--- Returns for each item: ok, stale, repeated or missing.
+-- ARGV 1 now, 2 in MessagePack, for each endpoint {id, delivered, others}:
+--   delivered  [id, lease, HTTP status, attempt (JSON text)]…
+--   others     {id, lease, verdict: retry|exhausted|released, version, retry, due, hold, gone, code, attempt (JSON text), notice (JSON text)}…
+--     version  of the endpoint that was dialled
+--     retry    1 if what is released was a retry
+--     hold     ms since the epoch until which the endpoint wants nothing
+--     gone     JSON text of the event to publish if this disables the endpoint, absent if the receiver did not say 410; it says nothing about a later version
+--     notice   JSON text of the event to publish if this exhausts the delivery
+-- Returns for each endpoint what became of its items, in this order: ok, stale, repeated or missing.
 
-local now = tonumber(ARGV[1])
-local results, touched = {}, {}
+local now, now_text = tonumber(ARGV[1]), ARGV[1]
 
-local function effects(item, endpoint)
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'v', 'heldUntil')
-  if not e[1] then return end
-  if item.hold and item.hold > tonumber(e[3] or '0') then
-    call('HSET', key('endpoint', endpoint), 'heldUntil', int(item.hold))
+-- --- endpoints ---
+
+local function endpoint_of(id)
+  local e = call('HMGET', key('endpoint', id), 'status', 'v', 'heldUntil')
+  return {
+    id = id, record = key('endpoint', id), status = e[1], held = rests_until(e[3]), version = tonumber(e[2] or ''),
+    mailbox = key('mailbox', id), retries = key('retries', id), leases = key('leases', id),
+    -- When the earliest is due of what this puts into them; FULL for nothing.
+    due = {mailbox = FULL, retries = FULL},
+  }
+end
+
+local function wait(e, kind, delivery, due)
+  put(e[kind], int(due), delivery)
+  e.due[kind] = math.min(e.due[kind], due)
+end
+
+local function effects(e, item)
+  if not e.status then return end
+  if item.hold and item.hold > e.held then
+    e.held = item.hold
+    call('HSET', e.record, 'heldUntil', int(item.hold))
   end
-  if item.gone and e[1] ~= 'disabled' and e[2] == int(item.version) then
-    call('HSET', key('endpoint', endpoint), 'status', 'disabled', 'reason', 'the receiver answered 410 Gone')
-    call('HINCRBY', key('endpoint', endpoint), 'v', 1)
-    changed(endpoint)
+  if item.gone and e.status ~= 'disabled' and e.version == item.version then
+    e.status = 'disabled'
+    call('HSET', e.record, 'status', 'disabled', 'reason', 'the receiver answered 410 Gone')
+    call('HINCRBY', e.record, 'v', 1)
+    changed(e.id)
     if item.gone ~= '' then call('RPUSH', P .. ':outbox', item.gone) end
   end
 end
 
-local function settle(item)
+-- --- deliveries ---
+
+-- What is settled by the lease that it still has: it is pending, and nobody else has it.
+
+local function settle_delivered(e, id, code, text)
+  drop(e.leases, id)
+  call('HSET', key('delivery', id), 'status', 'delivered', 'attempts', attempt(id, text), 'code', code, 'finished', now_text)
+  note(id, e.id, nil, 'pending', 'delivered', now_text)
+end
+
+local function settle_other(e, item)
   local record = key('delivery', item.id)
-  local d = call('HMGET', record, 'endpoint', 'status', 'lease', 'settled')
-  local endpoint, status = d[1], d[2]
-  if not endpoint then return 'missing' end
-  if d[4] == item.token then return 'repeated' end
-  local current = d[3] == item.token
-  touched[endpoint] = true
+  drop(e.leases, item.id)
   if item.verdict == 'released' then
-    if not current then return 'stale' end
-    call('HDEL', record, 'lease')
-    call('ZREM', key('leases', endpoint), item.id)
-    call('HSET', record, 'due', ARGV[1])
-    call('ZADD', key('mailbox', endpoint), ARGV[1], item.id)
-    return 'ok'
+    call('HSET', record, 'due', now_text)
+    wait(e, item.retry == 1 and 'retries' or 'mailbox', item.id, now)
+    return
   end
-  attempt(item.id, item.attempt)
-  call('HSET', record, 'settled', item.token)
-  if item.code then call('HSET', record, 'code', int(item.code)) else call('HDEL', record, 'code') end
-  effects(item, endpoint)
-  if item.verdict == 'delivered' then
-    if status ~= 'delivered' then move(item.id, endpoint, status, 'delivered', now) end
-  elseif current and status == 'pending' then
-    call('HDEL', record, 'lease')
-    call('ZREM', key('leases', endpoint), item.id)
-    if call('EXISTS', key('endpoint', endpoint)) == 0 then
-      skip(item.id, endpoint, 'pending', 'endpoint-deleted', now)
-    elseif item.verdict == 'retry' then
-      local due = int(item.due)
-      call('HSET', record, 'due', due)
-      call('ZADD', key('mailbox', endpoint), due, item.id)
+  local number = attempt(item.id, item.attempt)
+  effects(e, item)
+  if not e.status then
+    call('HSET', record, 'attempts', number, 'code', item.code)
+    skip(item.id, e.id, 'pending', 'endpoint-deleted', now_text)
+  elseif item.verdict == 'retry' then
+    call('HSET', record, 'attempts', number, 'code', item.code, 'due', int(item.due))
+    wait(e, 'retries', item.id, item.due)
+  else
+    call('HSET', record, 'status', 'exhausted', 'attempts', number, 'code', item.code, 'finished', now_text)
+    note(item.id, e.id, call('HGET', record, 'created'), 'pending', 'exhausted', now_text)
+    if item.notice then call('RPUSH', P .. ':outbox', item.notice) end
+  end
+end
+
+-- What was taken back meanwhile, or is settled a second time.
+local function settle_late(e, item)
+  write()
+  local record = key('delivery', item.id)
+  local status = call('HGET', record, 'status')
+  if not status then return 'missing' end
+  if item.verdict == 'released' then return 'stale' end
+  -- The reply to its first settlement was lost: no two attempts of a delivery begin and end alike.
+  if call('LPOS', key('attempts', item.id), item.attempt) then return 'repeated' end
+  call('HSET', record, 'attempts', attempt(item.id, item.attempt), 'code', item.code)
+  effects(e, item)
+  if item.verdict == 'delivered' and status ~= 'delivered' then
+    for _, set in ipairs({e.mailbox, e.retries, e.leases}) do drop(set, item.id) end
+    call('HSET', record, 'status', 'delivered', 'reason', '', 'finished', now_text)
+    note(item.id, e.id, nil, status, 'delivered', now_text)
+    write()
+  end
+  return 'stale'
+end
+
+local function settle(e, delivered, others)
+  local ids, results, done = {}, {}, {}
+  for n, item in ipairs(delivered) do ids[n] = item[1] end
+  for n, item in ipairs(others) do ids[#delivered + n] = item.id end
+  local leases = call('ZMSCORE', e.leases, unpack(ids))
+  -- A second settlement of a delivery in one batch finds what the first left.
+  local function held(n, lease)
+    local mine = not done[ids[n]] and leases[n] and tonumber(leases[n]) == tonumber(lease)
+    done[ids[n]] = true
+    return mine
+  end
+  for n, item in ipairs(delivered) do
+    if held(n, item[2]) then
+      settle_delivered(e, item[1], item[3], item[4])
+      results[n] = 'ok'
     else
-      move(item.id, endpoint, 'pending', 'exhausted', now)
-      if item.notice then call('RPUSH', P .. ':outbox', item.notice) end
+      results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4]})
     end
   end
-  return current and 'ok' or 'stale'
+  for n, item in ipairs(others) do
+    n = #delivered + n
+    if held(n, item.lease) then
+      settle_other(e, item)
+      results[n] = 'ok'
+    else
+      results[n] = settle_late(e, item)
+    end
+  end
+  return results
+end
+
+-- An endpoint that was full has a slot now; what was put back has its time.
+local function stand(endpoints, ids, index, kind)
+  local moved = false
+  for n, place in ipairs(call('ZMSCORE', index, unpack(ids))) do
+    local e = endpoints[n]
+    place = tonumber(place or '')
+    local at = place == FULL and now or e.due[kind]
+    if e.status == 'enabled' and at < FULL and (not place or at < place) then
+      put(index, int(at), e.id)
+      moved = true
+    end
+  end
+  return moved
 end
 
 -- A full store refuses a script at its first write that needs memory, and lets it go on after one that does not: what was sent must be recorded.
 call('DEL', P .. ':full')
-for n, item in ipairs(cmsgpack.unpack(ARGV[2])) do results[n] = settle(item) end
-for endpoint in pairs(touched) do reindex(endpoint, now, false) end
--- A slot that became free, or a retry that is due before the sleeping dispatcher meant to wake up.
-if next(touched) then wake() end
+local endpoints, ids, results = {}, {}, {}
+for n, group in ipairs(cmsgpack.unpack(ARGV[2])) do
+  endpoints[n], ids[n] = endpoint_of(group[1]), group[1]
+  results[n] = settle(endpoints[n], group[2], group[3])
+end
+local fresh, retries = stand(endpoints, ids, DUE, 'mailbox'), stand(endpoints, ids, DUE_RETRIES, 'retries')
+write()
+if fresh or retries then wake() end
 return results

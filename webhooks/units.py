@@ -55,3 +55,11 @@ def format_duration(ms: int) -> str:
 def iso(ms: int) -> str:
     """ISO-8601 UTC with milliseconds: `2026-01-31T09:30:00.000Z`."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def ms(text: str) -> int:
+    """ms since the epoch of an ISO-8601 time with a zone. Raises ValueError."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone; add Z or an offset")
+    return round(time.timestamp() * 1000)

@@ -24,13 +24,14 @@ class Vault:
             if len(key) != 32:
                 raise InvalidInput(f"encryption key {place} has {len(key)} bytes instead of 32", hint="make one with: openssl rand -base64 32")
         self._ciphers = {_key_id(key): AESGCM(key) for key in reversed(keys)}
-        self._current = _key_id(keys[0])
+        self.current = _key_id(keys[0])
+        """Id of the key that encrypts."""
 
     def seal(self, plain: str, *, owner: str) -> str:
         """Encrypt; `owner` (an endpoint's id) is bound in, so that one endpoint's token is worth nothing in another's record."""
         nonce = os.urandom(_NONCE)
-        sealed = nonce + self._ciphers[self._current].encrypt(nonce, plain.encode(), owner.encode())
-        return f"v1.{self._current}.{base64.urlsafe_b64encode(sealed).decode()}"
+        sealed = nonce + self._ciphers[self.current].encrypt(nonce, plain.encode(), owner.encode())
+        return f"v1.{self.current}.{base64.urlsafe_b64encode(sealed).decode()}"
 
     def open(self, token: str, *, owner: str) -> str:
         """Decrypt. Raises MissingKey where none of our keys made the token, or it was tampered with."""
@@ -48,8 +49,15 @@ class Vault:
         except (InvalidTag, ValueError) as error:
             raise MissingKey(f"the secrets of endpoint {owner} are damaged: rotate its secret") from error
 
+    def knows(self, key: str) -> bool:
+        return key in self._ciphers
+
+    def key_of(self, token: str) -> str:
+        """Id of the key that a token was made with."""
+        return token.partition(".")[2].partition(".")[0]
+
     def __repr__(self) -> str:
-        return f"Vault(current={self._current})"
+        return f"Vault(current={self.current})"
 
 
 def _key_id(key: bytes) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pipeline.api import callbacks, documents, erasure, events, health, jobs, middleware, openapi, runs, webhooks, workflows
+from pipeline.api import callbacks, documents, erasure, events, eventtypes, health, jobs, middleware, openapi, runs, webhooks, workflows
 from pipeline.api.feed import FEED, Feed
 from pipeline.api.routing import Route
 from pipeline.api.services import SERVICES, Services
@@ -15,6 +15,7 @@ ROUTES: tuple[Route, ...] = (
     *erasure.ROUTES,
     *workflows.ROUTES,
     *runs.ROUTES,
+    *eventtypes.ROUTES,
     *events.ROUTES,
     *callbacks.ROUTES,
     *webhooks.ROUTES,

@@ -21,6 +21,7 @@ from pipeline.api.runs import EventShown
 from pipeline.api.services import principal_of, services_of
 from pipeline.auth import Principal
 from pipeline.errors import Gone, InvalidInput
+from pipeline.eventtypes import check_type
 from pipeline.jobs.calls import now_ms
 from pipeline.store.idempotency import Answer
 from pipeline.store.log import CURSOR, Event, event_id
@@ -28,8 +29,6 @@ from pipeline.units import iso
 
 BATCH = 500
 """Events in one publication."""
-RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.", "document.")
-_TYPE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _PATTERN = re.compile(r"\*|[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*(\.\*)?")
 _PAGE = 500
 _PAGES = 10
@@ -40,12 +39,10 @@ _log = structlog.get_logger()
 
 
 def _event_type(text: str) -> str:
-    if len(text) > 128 or not _TYPE.fullmatch(text):
-        raise PydanticCustomError("event_type", "must be segments of A-Z a-z 0-9 _ joined by dots, for example invoice.paid")
-    if f"{text}.".startswith(RESERVED):
-        raise PydanticCustomError(
-            "event_type", "must not begin with job., workflow., queue., endpoint., delivery. or document.: those are Hookline's own"
-        )
+    try:
+        check_type(text)
+    except ValueError as error:
+        raise PydanticCustomError("event_type", "{said}", {"said": str(error)}) from error
     return text
 
 
@@ -119,16 +116,17 @@ async def publish(request: web.Request) -> web.Response:
     many = isinstance(sent, list)
     if many and not 1 <= len(sent) <= BATCH:
         raise InvalidInput(f"the list has {len(sent)} events; 1 to {BATCH} can be published at once")
-    bodies = [
-        parse(EventBody, value, what=f"event {index}" if many else "the body", at=str(index) if many else "")
-        for index, value in enumerate(sent if many else [sent])
-    ]
+    values = sent if many else [sent]
+    at = [str(index) if many else "" for index in range(len(values))]
+    bodies = [parse(EventBody, value, what=f"event {where}" if many else "the body", at=where) for value, where in zip(values, at, strict=True)]
     # With an Idempotency-Key the ids follow from it: should the process die between the log and the record of the answer,
     # the second attempt tells the same events again, and receivers know them by their ids.
     claim = claim_of(request, sent)
     source, now = claim.key if claim else secrets.token_hex(16), now_ms()
 
     async def work() -> Answer:
+        # Within: what was accepted once is answered as it was, though a schema has changed since.
+        await services_of(request).event_types.check([(body.type, body.data) for body in bodies], at)
         events = [
             Event(id=event_id(body.type, "published", source, index), type=body.type, timestamp=now, data=body.data)
             for index, body in enumerate(bodies)
@@ -288,6 +286,6 @@ ROUTES = (
         status=202,
         answer=Published,
         idempotent=True,
-        problems=(403, 409),
+        problems=(403, 409, 413),
     ),
 )

@@ -87,7 +87,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.body:
         one = _reference(route.body)
         schema = {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": route.many}]} if route.many else one
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": not route.optional, "content": {"application/json": {"schema": schema}}}
     if route.multipart:
         operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _reference(route.multipart)}}}
     return operation

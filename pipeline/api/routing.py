@@ -30,6 +30,8 @@ class Route:
     summary: str
     access: Access = Access.SIGNED_IN
     body: type[BaseModel] | None = None
+    optional: bool = False
+    """Whether the body may be left out."""
     many: int = 0
     """How many bodies may come as a list instead of one; 0: no list."""
     multipart: type[BaseModel] | None = None

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from pipeline.auth import Authenticator, Principal
 from pipeline.config import Config
+from pipeline.eventtypes import EventTypes
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.queues import Queues
 from pipeline.storage import Storage
@@ -28,6 +29,7 @@ class Services:
     storage: Storage
     callbacks: Callbacks
     links: Links
+    event_types: EventTypes
     webhooks: Any
     """A `webhooks.Webhooks`; only `api/webhooks/` may know that package."""
     authenticator: Authenticator

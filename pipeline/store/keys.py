@@ -65,6 +65,11 @@ class Keys:
         return f"{self.prefix}:uploads"
 
     @property
+    def event_types(self) -> str:
+        """Hash: type → `{description, schema, example, updated}` (JSON) of each event type that was registered."""
+        return f"{self.prefix}:event-types"
+
+    @property
     def webhooks(self) -> str:
         """Prefix handed to the `webhooks` package, which owns the keys below it."""
         return f"{self.prefix}:webhooks"

@@ -36,6 +36,17 @@ end
 redis.call('SET', KEYS[2], cjson.encode(cursors), 'EX', ARGV[1])
 return cursors
 """)
+# The entries hold texts of some KiB each, so they are looked through where they are.
+_FIND = Script("""
+local rows = redis.call('XREVRANGE', KEYS[1], ARGV[2], '-', 'COUNT', ARGV[3])
+for _, row in ipairs(rows) do
+  for n = 1, #row[2], 2 do
+    if row[2][n] == 'id' and row[2][n + 1] == ARGV[1] then return {#rows, row[1], row[2]} end
+  end
+end
+return {#rows, rows[#rows] and rows[#rows][1] or '', false}
+""")
+_FIND_ENTRIES = 500
 _APPENDED_SECONDS = 60
 """How long a repeated append is recognised: longer than it is tried."""
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -105,6 +116,18 @@ class Log:
             found = await self._redis.xread({self.key: cursor or "0-0"}, count=limit, block=block_ms)
             rows = _rows(found)
         return [Event.parse(*row) for row in rows]
+
+    async def find(self, event: str, *, most: int) -> Event | None:
+        """The newest entry with this event's id among the newest `most` (at least): only its cursor would be an index."""
+        last = "+"
+        for _ in range(0, most, _FIND_ENTRIES):
+            seen, cursor, fields = await _FIND(self._redis, [self.key], [event, last, _FIND_ENTRIES])
+            if fields:
+                return Event.parse(str(cursor), dict(zip(fields[::2], fields[1::2], strict=True)))
+            if int(seen) < _FIND_ENTRIES:
+                return None
+            last = f"({cursor}"
+        return None
 
     async def earliest(self) -> str | None:
         rows = await self._redis.xrange(self.key, count=1)

@@ -1,4 +1,4 @@
-"""The `${{ }}` of workflows: texts in CEL, checked when they are loaded and bounded when they are evaluated."""
+"""Expressions, such as the `${{ }}` of workflows: texts in CEL, checked when they are loaded and bounded when they are evaluated."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,20 +7,16 @@ from typing import Any
 
 import orjson
 
+from pipeline.workflows.names import WORKFLOW, Names
 from pipeline.workflows.syntax import OPEN, Checked, ExpressionError, checked, closing
 from pipeline.workflows.values import Absent, Path, explain, kind, look_up, plain, spelled, weigh, without_the_rest
 from pipeline.yamlsource import suggestion
 
-__all__ = ["Expression", "ExpressionError", "Scope", "check_steps", "condition", "evaluate_if", "keys", "render", "template", "texts"]
+__all__ = ["Expression", "ExpressionError", "Scope", "check_steps", "condition", "evaluate_if", "expression", "keys", "render", "template", "texts"]
 
 Scope = Mapping[str, Any]
-"""What an expression sees: `input`, `run` and `steps`."""
+"""What an expression sees, by variable."""
 
-MAX_WEIGHT = 65_536
-"""How much data an expression may read, counted by `values.weigh` for each place that reads it: about 4 MiB of text."""
-MAX_LOOP_WEIGHT = 2_000
-"""The same for an expression that walks a list: `map` and `filter` copy the list for each element, so their cost is its square
-(measured: 100 ms at 2,000 numbers, 2.8 s at 4,000 small objects)."""
 MAX_RENDERED = 1 << 20
 """Bytes of JSON that a rendered value may have."""
 
@@ -32,6 +28,7 @@ class Expression:
     start: int
     """Where it begins in the text it was taken from."""
     checked: Checked
+    names: Names
 
     @property
     def source(self) -> str:
@@ -44,15 +41,32 @@ class Expression:
         if checked.whole:
             # Looked up without CEL, which would lose the order of keys and make integers beyond 64 bits inexact.
             return look_up(paths[0], scope)
-        weight, limit = weigh(paths, scope), MAX_LOOP_WEIGHT if checked.loops else MAX_WEIGHT
-        if weight > limit:
-            advice = "; select from a list in a step's processor instead" if checked.loops else ""
-            raise ExpressionError(self.source, f"reads too much data ({weight:,} values; at most {limit:,}){advice}")
+        limit = self.names.loop_weight if checked.loops else self.names.weight
+        if weigh(paths, scope, limit) > limit:
+            advice = f"; {self.names.instead}" if checked.loops else ""
+            raise ExpressionError(self.source, f"reads too much data (more than {limit:,} values){advice}")
         try:
             value = checked.program.execute(without_the_rest(paths, scope))
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise explain(error, paths, scope) from error
         return plain(value)
+
+    def holds(self, scope: Scope) -> bool:
+        """Whether it is true; reading through a null or a missing field makes it false.
+
+        Raises ExpressionError for any other failure and for a value that is neither true nor false.
+        """
+        try:
+            value = self.evaluate(scope)
+        except Absent:
+            return False
+        except ExpressionError:
+            raise
+        except ValueError as error:
+            raise ExpressionError(self.source, str(error)) from error
+        if not isinstance(value, bool):
+            raise ExpressionError(self.source, f"must be true or false, not {kind(value)}; compare it with something")
+        return value
 
 
 @lru_cache(maxsize=4096)
@@ -65,7 +79,7 @@ def template(text: str) -> tuple[str | Expression, ...]:
             parts.append(text[end:begin])
         body = begin + len(OPEN)
         close = closing(text, body)
-        parts.append(_expression(text, body, close))
+        parts.append(expression(text, WORKFLOW, body, close))
         end = close + 2
     if end < len(text):
         parts.append(text[end:])
@@ -76,7 +90,7 @@ def template(text: str) -> tuple[str | Expression, ...]:
 def condition(text: str) -> Expression:
     """An `if`: one expression, with or without its `${{ }}`. Raises ExpressionError."""
     if OPEN not in text:
-        return _expression(text, 0, len(text))
+        return expression(text, WORKFLOW)
     stripped = text.strip()
     parts = template(stripped)
     if len(parts) != 1 or not isinstance(parts[0], Expression):
@@ -84,21 +98,9 @@ def condition(text: str) -> Expression:
     return parts[0]
 
 
-def evaluate_if(expression: str, scope: Scope) -> bool:
-    """Whether the condition holds; reading through a null or a missing field makes it false.
-
-    Raises ExpressionError for any other failure and for a value that is neither true nor false.
-    """
-    compiled = condition(expression)
-    try:
-        value = compiled.evaluate(scope)
-    except Absent:
-        return False
-    except ValueError as error:
-        raise ExpressionError(compiled.source, str(error)) from error
-    if not isinstance(value, bool):
-        raise ExpressionError(compiled.source, f"an `if` must be true or false, not {kind(value)}; compare it with something")
-    return value
+def evaluate_if(condition_: str, scope: Scope) -> bool:
+    """Whether the `if` holds; as `Expression.holds`."""
+    return condition(condition_).holds(scope)
 
 
 def render(value: Any, scope: Scope) -> Any:
@@ -170,9 +172,10 @@ def _value(part: str | Expression, scope: Scope) -> Any:
         raise ExpressionError(part.source, str(error)) from error
 
 
-def _expression(text: str, start: int, end: int) -> Expression:
+def expression(text: str, names: Names, start: int = 0, end: int | None = None) -> Expression:
+    """The expression that a part of a text is. Raises ExpressionError, with the offset in the text."""
     source = text[start:end].strip()
     start += len(text[start:end]) - len(text[start:end].lstrip())
     if not source:
         raise ExpressionError("", "is empty", offset=start)
-    return Expression(start=start, checked=checked(source, start))
+    return Expression(start=start, checked=checked(source, start, names), names=names)

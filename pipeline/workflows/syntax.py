@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import cel
 
 from pipeline.errors import InvalidInput
-from pipeline.workflows.values import Accessor, Path
+from pipeline.workflows.names import Each, Fields, Names
+from pipeline.workflows.values import Accessor, Path, written
 from pipeline.yamlsource import suggestion
 
 MAX_LENGTH = 1000
 """Characters of one expression."""
-RUN_FIELDS = ("id", "workflow", "userId", "createdAt")
-STEP_FIELDS = ("status", "result", "error")
-VARIABLES = ("input", "run", "steps")
 LOOPS = ("all", "exists", "exists_one", "filter", "map")
 FUNCTIONS = (
     *("has", "size", "contains", "startsWith", "endsWith", "matches", "int", "double", "string", "type", "timestamp", "duration"),
@@ -115,8 +113,8 @@ class Checked:
     """Whether it is one reference and nothing else."""
 
 
-def checked(source: str, start: int) -> Checked:
-    """Compile an expression that stands at `start` in its text. Raises ExpressionError, its offset counted in that text."""
+def checked(source: str, start: int, names: Names) -> Checked:
+    """Compile an expression that stands at `start` in its text and may read `names`. Raises ExpressionError, its offset counted in that text."""
     if len(source) > MAX_LENGTH:
         raise ExpressionError(f"{source[:60]}…", f"has more than {MAX_LENGTH:,} characters", offset=start)
     try:
@@ -125,15 +123,16 @@ def checked(source: str, start: int) -> Checked:
         reason, offset = _syntax(source, str(error))
         raise ExpressionError(source, reason, offset=start + offset) from error
     found = [Token(token.kind, token.text, token.start + start) for token in tokens(source, 0, len(source))]
-    return _Checker(source, found).check(program)
+    return _Checker(source, found, names).check(program)
 
 
 class _Checker:
     """Reads an expression's tokens for what CEL itself finds out only when it runs."""
 
-    def __init__(self, source: str, tokens: list[Token]) -> None:
+    def __init__(self, source: str, tokens: list[Token], names: Names) -> None:
         self._source = source
         self._tokens = tokens
+        self._names = names
         self._loops = [
             index for index in range(1, len(tokens)) if self._at(index - 1) == "." and tokens[index].text in LOOPS and self._at(index + 1) == "("
         ]
@@ -163,35 +162,41 @@ class _Checker:
             return []
         if token.text in self._bound:
             return []
-        if token.text not in VARIABLES:
-            raise self._error(f"there is no variable {token.text!r}{suggestion(token.text, VARIABLES)}", token)
-        path, end = self._path(index)
-        self._check_path(path, token)
+        if token.text not in self._names.variables:
+            raise self._error(f"there is no variable {token.text!r}{suggestion(token.text, self._names.variables)}", token)
+        path, places, end = self._path(index)
+        self._check_path(path, places)
         return [(Reference(path=path, start=token.start), end)]
 
-    def _path(self, index: int) -> tuple[Path, int]:
+    def _path(self, index: int) -> tuple[Path, list[Token], int]:
+        """The accessors of a path, the token of each, and the index of what follows it."""
         path: list[Accessor] = [self._tokens[index].text]
+        places = [self._tokens[index]]
         index += 1
         while True:
             following = self._tokens[index + 1] if index + 1 < len(self._tokens) else None
             if self._at(index) == "." and following and following.kind == "name" and self._at(index + 2) != "(":
                 path.append(following.text)
+                places.append(following)
                 index += 2
             elif self._at(index) == "[" and following and self._at(index + 2) == "]" and (key := _literal(following)) is not None:
                 path.append(key)
+                places.append(following)
                 index += 3
             else:
-                return tuple(path), index
+                return tuple(path), places, index
 
-    def _check_path(self, path: Path, token: Token) -> None:
-        if path[0] == "input":
-            return
-        fields, depth = (RUN_FIELDS, 1) if path[0] == "run" else (STEP_FIELDS, 2)
-        if path[0] == "steps" and len(path) == 1:
-            raise self._error("name the step: steps.<id>.result", token)
-        if len(path) > depth and path[depth] not in fields:
-            owner = path[0] if depth == 1 else f"a step ({path[1]})"
-            raise self._error(f"{owner} has no {str(path[depth])!r}{suggestion(str(path[depth]), fields)}", token)
+    def _check_path(self, path: Path, places: list[Token]) -> None:
+        fields: Fields = self._names.variables
+        for depth, (part, token) in enumerate(zip(path, places, strict=True)):
+            if not isinstance(fields, Each) and part not in fields:
+                raise self._error(f"{written(path[:depth])} has no {str(part)!r}{suggestion(str(part), fields)}", token)
+            inside = fields.fields if isinstance(fields, Each) else fields[str(part)]
+            if inside is None:
+                return
+            fields = inside
+        if isinstance(fields, Each):
+            raise self._error(f"name the {fields.noun}: {written(path)}.<id>.{next(iter(fields.fields))}", places[0])
 
     def _check_loops(self) -> None:
         ends: list[int] = []
@@ -201,11 +206,11 @@ class _Checker:
                     f"{self._tokens[index].text}() takes a name and an expression: list.{self._tokens[index].text}(x, …)", self._tokens[index]
                 )
             name = self._tokens[index + 2]
-            if name.text in VARIABLES:
+            if name.text in self._names.variables:
                 raise self._error(f"{name.text!r} is a variable already; name the element otherwise", name)
             if any(index < end for end in ends):
                 raise self._error(
-                    f"{self._tokens[index].text}() inside another loop costs the square of the data; do it in a step's processor", self._tokens[index]
+                    f"{self._tokens[index].text}() inside another loop costs the square of the data; {self._names.instead}", self._tokens[index]
                 )
             ends.append(self._closing(index + 1))
 

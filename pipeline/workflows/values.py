@@ -2,7 +2,7 @@
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,6 +18,16 @@ TEXT_UNIT = 64
 
 class Absent(ValueError):
     """A path leads through a null or a field that is not there."""
+
+    def __init__(self, reason: str, *, part: str = "", known: Collection[str] = ()) -> None:
+        """`part`: what was looked for among the `known`."""
+        super().__init__(reason)
+        self._part = part
+        self._known = known
+
+    def __str__(self) -> str:
+        # Sought only where somebody reads it: in a condition a missing field is no mistake, and this costs more than all the rest.
+        return super().__str__() + (suggestion(self._part, self._known) if 0 < len(self._known) <= 200 else "")
 
 
 def look_up(path: Path, scope: Mapping[str, Any]) -> Any:
@@ -40,7 +50,7 @@ def _missing(value: Any, part: Accessor, path: Path, depth: int, scope: Mapping[
     if value is None:
         return Absent(f"{here} is null{_ended(path, depth, scope)}")
     if isinstance(value, dict) and isinstance(part, str):
-        return Absent(f"{here} has no {part!r}{suggestion(part, value) if len(value) <= 200 else ''}")
+        return Absent(f"{here} has no {part!r}", part=part, known=value)
     if isinstance(value, list) and isinstance(part, int):
         return Absent(f"{here} has only {len(value)} elements")
     return ValueError(f"{here} is {kind(value)} and has no {part!r}")
@@ -90,15 +100,15 @@ def explain(error: Exception, paths: Sequence[Path], scope: Mapping[str, Any]) -
     return ValueError(f"{text}; {', '.join(nulls)}" if nulls else text)
 
 
-def weigh(paths: Iterable[Path], scope: Mapping[str, Any]) -> int:
-    """How many values the paths read, a long text counted once for each 64 characters, each path counted by itself."""
+def weigh(paths: Iterable[Path], scope: Mapping[str, Any], limit: int) -> int:
+    """How many values the paths read, a long text counted once for each 64 characters, each path counted by itself; counts to `limit`, roughly."""
     total = 0
     for path in paths:
         try:
             pending = [look_up(path, scope)]
         except ValueError:
             continue
-        while pending:
+        while pending and total <= limit:
             value = pending.pop()
             total += 1
             if isinstance(value, str):

@@ -51,7 +51,7 @@ async def test_its_structure_is_that_of_openapi_3_1(document: dict[str, Any]) ->
     assert len(ids) == len(set(ids))
     for path, method, operation in _operations(document):
         assert re.fullmatch(r"(/([A-Za-z0-9._-]+|\{\w+\}))+", path), path
-        assert method in ("get", "post", "patch", "delete")
+        assert method in ("get", "post", "put", "patch", "delete")
         assert operation["responses"], path
         assert set(re.findall(r"\{(\w+)\}", path)) == {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
         for parameter in operation["parameters"]:
@@ -90,7 +90,10 @@ async def test_who_may_call_what_is_written_down(document: dict[str, Any]) -> No
     assert all({"400", "409"} <= set(paths[path][method]["responses"]) for path, method in keyed)
     posts = {(path, method) for path, method, operation in _operations(document) if method == "post"}
     # Done twice these are as good as done once, and a callback's link is good for one answer.
-    repeatable = {f"/api/webhooks/endpoints/{{endpointId}}/{verb}" for verb in ("enable", "pause")} | {"/api/callbacks/{id}"}
+    repeatable = {f"/api/webhooks/endpoints/{{endpointId}}/{verb}" for verb in ("enable", "pause")} | {
+        "/api/callbacks/{id}",
+        "/api/webhooks/replays/{replayId}/cancel",
+    }
     assert {path for path, _ in posts - keyed} <= repeatable
 
 
@@ -123,6 +126,9 @@ async def test_answers_are_as_the_document_says(api: Api, document: dict[str, An
         ("POST", "/api/runs/{runId}/retry", f"/api/runs/{run}/retry", None),
         ("POST", "/api/events", "/api/events", [{"type": "a", "data": {}}]),
         ("GET", "/api/events", "/api/events", None),
+        ("PUT", "/api/events/types/{type}", "/api/events/types/invoice.paid", {"schema": {"type": "object"}}),
+        ("GET", "/api/events/types/{type}", "/api/events/types/invoice.paid", None),
+        ("GET", "/api/events/types", "/api/events/types", None),
         ("GET", "/health/live", "/health/live", None),
         ("GET", "/health/ready", "/health/ready", None),
     ]

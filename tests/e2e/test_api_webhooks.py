@@ -18,6 +18,7 @@ from webhooks import Declared, Webhooks
 
 ENDPOINTS = "/api/webhooks/endpoints"
 DELIVERIES = "/api/webhooks/deliveries"
+REPLAYS = "/api/webhooks/replays"
 NEW = {"url": "http://127.0.0.1:9/hooks", "types": ["job.completed", "workflow.*"]}
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -47,6 +48,18 @@ async def test_an_endpoint_is_created_and_its_secret_shown_once(api: Api, redis:
     shown = (await api.call("GET", reply.headers["Location"], as_="admin")).json
     assert shown == {name: value for name, value in created.items() if name != "secret"}
     assert (await api.call("GET", ENDPOINTS, as_="admin")).json == {"items": [shown], "nextCursor": None}
+
+
+async def test_a_filter_is_checked_when_it_is_given(api: Api) -> None:
+    wrong, fault = {"filter": "event.dat.score < 50"}, {"path": "filter", "message": "character 7: event has no 'dat'; did you mean 'data'?"}
+    refused = await api.call("POST", ENDPOINTS, as_="admin", body=NEW | wrong)
+    assert (refused.status, refused.json["errors"]) == (422, [fault])
+    created = await _create(api, filter="event.data.score < 50", payload="thin")
+    assert (created["filter"], created["payload"]) == ("event.data.score < 50", "thin")
+    changed = await api.call("PATCH", f"{ENDPOINTS}/{created['id']}", as_="admin", body=wrong)
+    assert (changed.status, changed.json["errors"]) == (422, [fault])
+    gone = await api.call("PATCH", f"{ENDPOINTS}/{created['id']}", as_="admin", body={"filter": None})
+    assert (gone.status, gone.json["filter"]) == (200, None)
 
 
 async def test_the_same_key_creates_one_endpoint_and_no_secret_lies_in_the_store(api: Api, redis: Redis) -> None:
@@ -98,6 +111,12 @@ async def test_an_endpoint_is_changed_paused_enabled_rotated_and_deleted(api: Ap
     rotated = await api.call("POST", f"{path}/rotate-secret", as_="admin")
     assert rotated.status == 200
     assert rotated.json["secret"] not in (SECRET, None)
+    given = {"secret": SECRET, "overlap": "0s"}
+    again = [await api.call("POST", f"{path}/rotate-secret", as_="admin", body=given, headers={"Idempotency-Key": "r"}) for _ in range(2)]
+    assert [(reply.status, reply.json["secret"]) for reply in again] == [(200, SECRET)] * 2
+    wrong = await api.call("POST", f"{path}/rotate-secret", as_="admin", body={"overlap": "8d"})
+    assert (wrong.status, wrong.json["errors"]) == (422, [{"path": "overlap", "message": "an overlap is from 0s to 7d"}])
+    assert (await api.call("PATCH", path, as_="admin", body={"asymmetric": True})).json["publicKey"].startswith("whpk_")
     assert (await api.call("DELETE", path, as_="admin")).status == 204
     reply = await api.call("GET", path, as_="admin")
     assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
@@ -159,7 +178,9 @@ async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
     calls = [
         ("GET", ENDPOINTS), ("POST", ENDPOINTS), ("GET", f"{ENDPOINTS}/{created['id']}"), ("PATCH", f"{ENDPOINTS}/{created['id']}"),
         ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
-        ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
+        ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("POST", f"{ENDPOINTS}/{created['id']}/test"),
+        ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
+        ("POST", f"{ENDPOINTS}/{created['id']}/replay"), ("GET", REPLAYS), ("GET", f"{REPLAYS}/x"), ("POST", f"{REPLAYS}/x/cancel"),
     ]  # fmt: skip
     for method, path in calls:
         for as_, status in (("user", 403), ("service", 403), (None, 401)):
@@ -225,15 +246,21 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
         ]
         assert (delivery["eventId"], delivery["endpoint"], delivery["type"], delivery["runId"]) == ("evt_1", endpoint["id"], "a.b", "run_1")
         assert (delivery["status"], delivery["attemptCount"], delivery["lastStatus"]) == ("delivered", 1, 200)
-        for query in ("endpoint=other", "type=b.*", "since=2999-01-01T00:00:00.000Z", "status=exhausted"):
+        for query in ("event=evt_1", "lastStatus=2xx", "until=2999-01-01T00:00:00Z"):
+            assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).json["items"] == [delivery], query
+        for query in ("endpoint=other", "type=b.*", "since=2999-01-01T00:00:00.000Z", "status=exhausted", "event=evt_2", "lastStatus=5xx",
+                      "until=2020-01-01T00:00:00Z"):  # fmt: skip
             assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).json["items"] == [], query
-        assert (await api.call("GET", f"{DELIVERIES}?since=2999-01-01", as_="admin")).status == 422
+        for query in ("since=2999-01-01", "lastStatus=777"):
+            assert (await api.call("GET", f"{DELIVERIES}?{query}", as_="admin")).status == 422, query
 
         path = f"{DELIVERIES}/{delivery['id']}"
         shown = (await api.call("GET", path, as_="admin")).json
         (attempt,) = shown["attempts"]
         assert shown == delivery | {"attempts": [attempt]}
         assert (attempt["number"], attempt["status"], attempt["response"], attempt["address"]) == (1, 200, "thank you", "127.0.0.1")
+        assert (attempt["reused"], attempt["phases"]["tls"]) == (False, None)
+        assert 0 < attempt["phases"]["connect"] <= attempt["phases"]["total"] <= attempt["durationMs"] + 1
 
         headers = {"Idempotency-Key": "k"}
         replayed = await api.call("POST", f"{path}/replay", as_="admin", headers=headers)
@@ -247,6 +274,44 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
     for path, method in ((f"{DELIVERIES}/nope", "GET"), (f"{DELIVERIES}/nope/replay", "POST")):
         reply = await api.call(method, path, as_="admin")
         assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
+
+
+async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
+    async with _receiver() as (url, received):
+        endpoint = await _create(api, url=url, types=["a.*"])
+        await api.services.log.append([Event(id="evt_1", type="a.b", timestamp=1700000000000, data={"runId": "run_1"})])
+        await _received(api, received)
+        path = f"{ENDPOINTS}/{endpoint['id']}/replay"
+        asked = {"since": "2020-01-01T00:00:00Z", "status": ["delivered"]}
+        counted = await api.call("POST", path, as_="admin", body=asked | {"dryRun": True})
+        assert (counted.status, counted.json["count"], counted.json["sample"][0]["event"]) == (200, 1, "evt_1")
+        begun = await api.call("POST", path, as_="admin", body=asked, headers={"Idempotency-Key": "k"})
+        assert (begun.status, begun.json["status"], begun.json["replayed"]) == (202, "running", 0)
+        again = await api.call("POST", path, as_="admin", body=asked, headers={"Idempotency-Key": "k"})
+        assert (again.json, again.headers["Location"]) == (begun.json, begun.headers["Location"])
+        assert (await api.call("POST", path, as_="admin", body=asked)).status == 409, "one at a time"
+        assert (await _received(api, received)).headers["webhook-id"] == "evt_1"
+        shown = (await api.call("GET", begun.headers["Location"], as_="admin")).json
+        assert (shown["status"], shown["matched"], shown["replayed"], shown["endpoint"]) == ("done", 1, 1, endpoint["id"])
+        assert (await api.call("GET", REPLAYS, as_="admin")).json == {"items": [shown], "nextCursor": None}
+        assert (await api.call("POST", f"{begun.headers['Location']}/cancel", as_="admin")).status == 409
+        other = (await api.call("POST", path, as_="admin", body=asked | {"rate": "1/1d"})).json
+        assert (await api.call("POST", f"{REPLAYS}/{other['id']}/cancel", as_="admin")).json["status"] == "cancelled"
+        for wrong in ({}, {"since": "yesterday"}, asked | {"status": ["pending"]}, asked | {"dry": True}):
+            assert (await api.call("POST", path, as_="admin", body=wrong)).status == 422, wrong
+        (delivery,) = (await api.call("GET", f"{DELIVERIES}?run=run_1", as_="admin")).json["items"]
+        assert delivery["attemptCount"] == 2
+    assert (await api.call("GET", f"{REPLAYS}/nope", as_="admin")).status == 404
+    assert (await api.call("POST", f"{ENDPOINTS}/nope/replay", as_="admin", body=asked)).status == 404
+
+
+async def test_a_test_event_is_sent_and_answered(api: Api) -> None:
+    async with _receiver() as (url, received):
+        endpoint = await _create(api, url=url)
+        tried = await api.call("POST", f"{ENDPOINTS}/{endpoint['id']}/test", as_="admin")
+        assert (await received.get()).headers["webhook-id"] == tried.json["eventId"]
+    assert (tried.status, tried.json["delivered"], tried.json["status"], tried.json["response"]) == (200, True, 200, "thank you")
+    assert (await api.call("POST", f"{ENDPOINTS}/nope/test", as_="admin")).status == 404
 
 
 async def test_no_secret_is_logged(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,11 +83,12 @@ def test_a_mistake_in_a_rule_pack_is_shown_in_the_pack(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["validate"], ["serve", "--dev", "--port", "0"]])
 def test_a_webhook_endpoint_that_cannot_be_used_is_shown_where_the_file_names_it(tmp_path: Path, command: list[str]) -> None:
-    endpoint = "{id: a, url: 'https://example.com/', types: ['job.*.x'], secret: hunter2, headers: {Host: x}}"
+    endpoint = "{id: a, url: 'https://example.com/', types: ['job.*.x'], secret: hunter2, headers: {Host: x}, filter: event.dat.n > 1}"
     (tmp_path / "config.yaml").write_text(f"webhooks:\n  endpoints:\n    - {endpoint}\n")
     done = hookline(*command, folder=tmp_path)
     assert done.returncode == 2
-    for column, said in ((51, "types: 'job.*.x'"), (72, "secret: a webhook secret is `whsec_` and base64"), (90, "headers: ")):
+    said_of_secret = "secret: a webhook secret is `whsec_` and base64"
+    for column, said in ((51, "types: 'job.*.x'"), (72, said_of_secret), (90, "headers: "), (109, "filter: character 7: ")):
         assert f"config.yaml:3:{column}: webhooks.endpoints[0].{said}" in done.stderr
     assert "hunter2" not in done.stderr
 

@@ -1,5 +1,7 @@
 """The event log on a real store: cursors, consumer groups, trimming that never drops what a group still needs."""
 
+from dataclasses import replace
+
 import pytest
 from redis.asyncio import Redis
 
@@ -142,3 +144,14 @@ def test_the_id_of_an_event_depends_on_what_happened_alone() -> None:
     assert event_id("job.completed", "run", "step", 1) == event_id("job.completed", "run", "step", 1)
     assert event_id("job.completed", "run", "step", 1) != event_id("job.completed", "run", "step", 2)
     assert event_id("a", "bc") != event_id("a", "b", "c")
+
+
+async def test_an_event_is_found_by_its_id_among_the_newest(redis: Redis) -> None:
+    log = Log(redis, KEY)
+    assert await log.find("evt_none", most=10) is None
+    cursors = await log.append([event(number) for number in range(1_200)])
+    for number in (0, 499, 500, 501, 1_199):
+        found = await log.find(event(number).id, most=10_000)
+        assert found == replace(event(number), cursor=cursors[number])
+    assert await log.find("evt_none", most=10_000) is None
+    assert await log.find(event(0).id, most=500) is None, "it is further back than was asked for"

@@ -4,12 +4,15 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Hooks
-from webhooks import Conflict, InvalidInput, NotFound, attempts
+from webhooks import Conflict, InvalidInput, NotFound, listing
 from webhooks.backoff import Verdict
 from webhooks.mailbox import Settlement
 from webhooks.model import delivery_id
 
-ATTEMPT = {"at": T0, "duration": 2, "status": 503, "error": "answered 503", "response": "no", "address": "127.0.0.1"}
+PHASES = {"dns": None, "connect": None, "tls": None, "firstByte": 1.5, "total": 2.0}
+ATTEMPT = {
+    "at": T0, "duration": 2, "status": 503, "error": "answered 503", "response": "no", "address": "127.0.0.1", "phases": PHASES, "reused": True,
+}  # fmt: skip
 DAY = 86_400_000
 
 
@@ -58,15 +61,15 @@ async def test_listed_by_what_is_asked_for(redis: Redis) -> None:
     assert len(await ids(hooks, type="job.failed")) == 2
     assert await ids(hooks, since=T0 + 1) == [newest]
     assert await ids(hooks, endpoint="nobody") == []
-    for wrong in ({"status": "lost"}, {"type": "job*"}, {"cursor": "x"}, {"cursor": "1."}):
+    for wrong in ({"status": "lost"}, {"type": "job*"}, {"cursor": "x"}, {"cursor": "1."}, {"code": "600"}, {"code": "4x"}):
         with pytest.raises(InvalidInput):
             await hooks.webhooks.deliveries.list(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 50])
 async def test_pages_show_each_once_also_those_of_one_instant(redis: Redis, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "SCAN", 8)
-    monkeypatch.setattr(attempts, "MAX_SCANNED", 16)
+    monkeypatch.setattr(listing, "SCAN", 8)
+    monkeypatch.setattr(listing, "MAX_SCANNED", 16)
     hooks = Hooks(redis)
     await hooks.endpoint()
     for n in range(20):
@@ -124,6 +127,8 @@ async def test_one_with_its_attempts(redis: Redis) -> None:
                 "error": "answered 503",
                 "response": "no",
                 "address": "127.0.0.1",
+                "phases": PHASES,
+                "reused": True,
             }
         ],
     }
@@ -202,6 +207,8 @@ async def test_retention_removes_what_ended_and_nothing_else(redis: Redis) -> No
     await hooks.mailbox.settle([Settlement(claim=claim, verdict=Verdict.EXHAUSTED, attempt=ATTEMPT)], hooks.clock.now)
     hooks.clock.forward(DAY)
     assert await hooks.webhooks.deliveries.sweep() == 1
+    # Finds that of the leases there were none is left.
+    await hooks.mailbox.claim(1, hooks.clock.now)
     await redis.delete(*await redis.keys(f"{hooks.keys.prefix}:claim:*"), *await redis.keys("t:log*"))
     assert set(await redis.keys()) <= before, "nothing is left of it"
 

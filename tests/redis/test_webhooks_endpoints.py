@@ -31,14 +31,15 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
     assert made.document() == {
         "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
-        "asymmetric": False, "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
+        "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
+        "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
     assert await endpoints.get(made.id) == made
-    assert endpoints.headers_of(made) == {"x-key": "pass-word"}
+    assert endpoints.keyring.headers(made) == {"x-key": "pass-word"}
     changed = await endpoints.patch(made.id, {"types": ["*"], "schedule": ["0s", "90s"], "headers": {}, "concurrency": 2})
     assert (changed.types, changed.schedule, changed.concurrency, changed.timeout) == (("*",), (0, 90_000), 2, 15_000)
     assert changed.document()["schedule"] == ["0s", "90s"]
-    assert endpoints.headers_of(changed) == {}
+    assert endpoints.keyring.headers(changed) == {}
     assert (await endpoints.patch(made.id, {"schedule": None})).schedule is None
     await endpoints.delete(made.id)
     for call in (endpoints.get, endpoints.delete, endpoints.enable, endpoints.pause, endpoints.rotate_secret):
@@ -49,7 +50,7 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
 async def test_no_secret_is_stored_or_shown_in_the_clear(redis: Redis) -> None:
     hooks = Hooks(redis)
     made, secret = await hooks.webhooks.endpoints.create({"url": "http://127.0.0.1:1/?key=s3cret", "headers": {"X-Key": "pass-word"}})
-    assert hooks.webhooks.endpoints.secrets_of(made, T0) == [secret]
+    assert hooks.webhooks.endpoints.keyring.secrets(made, T0) == [secret]
     stored = await everything(redis)
     assert made.id in stored
     for text in (secret, secret.removeprefix("whsec_"), "pass-word"):
@@ -57,9 +58,9 @@ async def test_no_secret_is_stored_or_shown_in_the_clear(redis: Redis) -> None:
         assert text not in repr(made)
     assert "s3cret" not in repr(made)
     with pytest.raises(MissingKey):
-        Hooks(redis, encryption_keys=[b"x" * 32]).webhooks.endpoints.secrets_of(made, T0)
+        Hooks(redis, encryption_keys=[b"x" * 32]).webhooks.endpoints.keyring.secrets(made, T0)
     later = Hooks(redis, encryption_keys=[b"x" * 32, b"k" * 32])
-    assert later.webhooks.endpoints.secrets_of(made, T0) == [secret]
+    assert later.webhooks.endpoints.keyring.secrets(made, T0) == [secret]
 
 
 async def test_refused_addresses(redis: Redis) -> None:
@@ -99,12 +100,88 @@ async def test_rotation_overlaps_for_a_day(redis: Redis) -> None:
     _, second = await endpoints.rotate_secret(made.id)
     clock.forward(HOUR)
     rotated, third = await endpoints.rotate_secret(made.id)
-    assert endpoints.secrets_of(rotated, clock.now) == [third, second, first]
-    assert endpoints.secrets_of(rotated, T0 + 24 * HOUR) == [third, second]
-    assert endpoints.secrets_of(rotated, T0 + 25 * HOUR) == [third]
-    for _ in range(10):
-        rotated, _ = await endpoints.rotate_secret(made.id)
-    assert len(rotated.secrets) == 5
+    assert endpoints.keyring.secrets(rotated, clock.now) == [third, second, first]
+    assert endpoints.keyring.secrets(rotated, T0 + 24 * HOUR) == [third, second]
+    assert endpoints.keyring.secrets(rotated, T0 + 25 * HOUR) == [third]
+    changed = await endpoints.patch(made.id, {"description": "d"})
+    assert len(changed.secrets) == 3, "all of them sign still"
+    clock.forward(23 * HOUR)
+    assert len((await endpoints.patch(made.id, {"description": "e"})).secrets) == 2, "what has ceased to sign goes with the next change"
+
+
+async def test_rotation_to_a_secret_of_ones_own_with_an_overlap_of_ones_own(redis: Redis) -> None:
+    clock = Clock()
+    endpoints = Hooks(redis, clock).webhooks.endpoints
+    made, first = await endpoints.create({"url": "http://127.0.0.1/"})
+    rotated, second = await endpoints.rotate_secret(made.id, {"secret": SECRET, "overlap": "7d"})
+    assert second == SECRET
+    assert endpoints.keyring.secrets(rotated, T0 + 7 * 24 * HOUR - 1) == [SECRET, first]
+    rotated, third = await endpoints.rotate_secret(made.id, {"overlap": "1h"})
+    assert endpoints.keyring.secrets(rotated, T0 + HOUR - 1) == [third, SECRET, first]
+    assert endpoints.keyring.secrets(rotated, T0 + HOUR) == [third], "a former one never outlives the one that replaced it"
+    rotated, _ = await endpoints.rotate_secret(made.id, {"secret": first.removeprefix("whsec_")})
+    assert [secret.removeprefix("whsec_") for secret in endpoints.keyring.secrets(rotated, T0)] == [
+        secret.removeprefix("whsec_") for secret in (first, third, SECRET)
+    ], "a former one may come back"
+    rotated, fifth = await endpoints.rotate_secret(made.id, {"overlap": "0s"})
+    assert endpoints.keyring.secrets(rotated, T0) == [fifth], "in an emergency nothing overlaps"
+    for wrong, says in (
+        ({"overlap": "8d"}, "0s to 7d"),
+        ({"overlap": "-1s"}, "duration"),
+        ({"secret": "whsec_x"}, "openssl"),
+        ({"secrets": []}, "known"),
+    ):
+        with pytest.raises(InvalidInput, match=says):
+            await endpoints.rotate_secret(made.id, wrong)
+
+
+async def test_no_overlap_is_cut_short_by_more_rotations(redis: Redis) -> None:
+    endpoints = Hooks(redis).webhooks.endpoints
+    made, first = await endpoints.create({"url": "http://127.0.0.1/"})
+    for _ in range(4):
+        await endpoints.rotate_secret(made.id)
+    with pytest.raises(Conflict, match="5 secrets"):
+        await endpoints.rotate_secret(made.id)
+    assert endpoints.keyring.secrets(await endpoints.get(made.id), T0)[-1] == first
+    back, _ = await endpoints.rotate_secret(made.id, {"secret": first})
+    assert (len(back.secrets), endpoints.keyring.secrets(back, T0)[0]) == (5, first), "one of the five may come back"
+    assert len((await endpoints.rotate_secret(made.id, {"overlap": "0s"}))[0].secrets) == 1
+
+
+async def test_a_key_pair_is_made_when_first_asked_for_and_rotates_with_the_secret(redis: Redis) -> None:
+    clock = Clock()
+    hooks = Hooks(redis, clock)
+    endpoints = hooks.webhooks.endpoints
+    made, _ = await endpoints.create({"url": "http://127.0.0.1/"})
+    assert (made.pairs, made.document()["publicKey"]) == ((), None)
+    made = await endpoints.patch(made.id, {"asymmetric": True})
+    public = made.document()["publicKey"]
+    assert public.startswith("whpk_")
+    assert (await endpoints.patch(made.id, {"asymmetric": False})).document()["publicKey"] is None
+    made = await endpoints.patch(made.id, {"asymmetric": True})
+    assert made.document()["publicKey"] == public, "it was kept"
+    assert [type(key).__name__ for _, key in endpoints.keyring.keys(made, T0)] == ["bytes", "Ed25519PrivateKey"]
+    rotated, _ = await endpoints.rotate_secret(made.id, {"overlap": "1h"})
+    shown = rotated.document()
+    assert shown["publicKey"] not in (public, None)
+    assert shown["formerPublicKeys"] == [{"publicKey": public, "until": "2026-01-01T01:00:00.000Z"}]
+    assert len(endpoints.keyring.keys(rotated, T0)) == 4
+    assert len(endpoints.keyring.keys(rotated, T0 + HOUR)) == 2
+    assert "whsk_" not in await everything(redis) + repr(rotated)
+    clock.forward(HOUR)
+    assert (await endpoints.patch(made.id, {"description": "d"})).document()["formerPublicKeys"] == []
+
+
+async def test_a_declared_endpoint_keeps_its_key_pair(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.webhooks.declare([declared(asymmetric=True)])
+    first = (await hooks.webhooks.endpoints.get("analysis")).document()["publicKey"]
+    version = await redis.get(hooks.keys.version)
+    await hooks.webhooks.declare([declared(asymmetric=True)])
+    assert await redis.get(hooks.keys.version) == version
+    await hooks.webhooks.declare([declared(asymmetric=True, secret=generate_secret())])
+    shown = (await hooks.webhooks.endpoints.get("analysis")).document()
+    assert [former["publicKey"] for former in shown["formerPublicKeys"]] == [first]
 
 
 async def test_concurrent_changes_are_all_kept(redis: Redis) -> None:
@@ -143,8 +220,14 @@ async def test_declared_endpoints_are_as_config_says(redis: Redis) -> None:
     endpoints = hooks.webhooks.endpoints
     await hooks.webhooks.declare([declared(), declared("other", schedule=(0, 5), timeout=2000, concurrency=1, headers={"X": "y"})])
     other = await endpoints.get("other")
-    assert (other.source, other.schedule, other.timeout, other.concurrency, endpoints.headers_of(other)) == ("config", (0, 5), 2000, 1, {"x": "y"})
-    assert endpoints.secrets_of(other, T0) == [SECRET]
+    assert (other.source, other.schedule, other.timeout, other.concurrency, endpoints.keyring.headers(other)) == (
+        "config",
+        (0, 5),
+        2000,
+        1,
+        {"x": "y"},
+    )
+    assert endpoints.keyring.secrets(other, T0) == [SECRET]
     version = await redis.get(hooks.keys.version)
     await hooks.webhooks.declare([declared(), declared("other", schedule=(0, 5), timeout=2000, concurrency=1, headers={"X": "y"})])
     assert await redis.get(hooks.keys.version) == version, "the same declaration is no change"
@@ -190,7 +273,10 @@ async def test_a_secret_changed_in_config_overlaps(redis: Redis) -> None:
     await hooks.webhooks.declare([declared()])
     new = generate_secret()
     await hooks.webhooks.declare([declared(secret=new)])
-    assert hooks.webhooks.endpoints.secrets_of(await hooks.webhooks.endpoints.get("analysis"), T0) == [new, SECRET]
+    assert hooks.webhooks.endpoints.keyring.secrets(await hooks.webhooks.endpoints.get("analysis"), T0) == [new, SECRET]
+    for _ in range(5):
+        await hooks.webhooks.declare([declared(secret=generate_secret())])
+    assert len((await hooks.webhooks.endpoints.get("analysis")).secrets) == 5, "the file is never refused for it"
 
 
 async def test_a_wrong_declaration_changes_nothing(redis: Redis) -> None:

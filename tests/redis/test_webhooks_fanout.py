@@ -60,7 +60,7 @@ async def test_what_nobody_wants_is_acknowledged_and_stored_nowhere(redis: Redis
     for n in range(300):
         await hooks.event(n=n)
     assert await hooks.spread() == 0
-    assert await redis.keys(hooks.keys.event("*")) == []
+    assert await redis.keys(hooks.keys.body("*")) == []
 
 
 @pytest.mark.parametrize("type", ["delivery.exhausted", "endpoint.disabled"])
@@ -135,7 +135,7 @@ async def test_many_endpoints_go_in_several_scripts_and_a_crash_between_them_los
     monkeypatch.setattr(survivor.group, "CLAIM_AFTER_MS", 0)
     await survivor.spread()
     assert set(await hooks.statuses()) == {delivery_id(event, endpoint) for event in events for endpoint in endpoints}
-    assert {int(await redis.hget(hooks.keys.event(event), "n") or 0) for event in events} == {20}
+    assert {int(await redis.get(hooks.keys.refs(event)) or 0) for event in events} == {20}
 
 
 async def test_a_repeated_script_creates_nothing_more(redis: Redis) -> None:
@@ -151,7 +151,7 @@ async def test_a_repeated_script_creates_nothing_more(redis: Redis) -> None:
     hooks.fanout._script = twice  # type: ignore[assignment]
     await hooks.spread()
     assert len(await hooks.statuses()) == 1
-    assert await redis.hget(hooks.keys.event(event), "n") == "1"
+    assert await redis.get(hooks.keys.refs(event)) == "1"
 
 
 async def test_an_endpoint_deleted_meanwhile_gets_nothing(redis: Redis) -> None:

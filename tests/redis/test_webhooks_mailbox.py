@@ -21,7 +21,8 @@ async def claim(hooks: Hooks, limit: int = 100) -> list[Claim]:
 
 
 async def settle(hooks: Hooks, claim: Claim, verdict: Verdict = Verdict.DELIVERED, **more: Any) -> str:
-    settlement = Settlement(claim=claim, verdict=verdict, attempt=ATTEMPT, **more)
+    # No two attempts of a delivery begin at the same time.
+    settlement = Settlement(claim=claim, verdict=verdict, attempt=ATTEMPT | {"at": float(claim.lease)}, **more)
     return (await hooks.mailbox.settle([settlement], hooks.clock.now))[0]
 
 
@@ -37,7 +38,9 @@ async def filled(redis: Redis, deliveries: int, **endpoint: Any) -> tuple[Hooks,
 async def consistent(hooks: Hooks) -> None:
     """Each pending delivery is in exactly one place, and each other one in none."""
     for delivery in (await hooks.webhooks.deliveries.list(limit=1000)).items:
-        places = [await hooks.redis.zscore(key(delivery.endpoint), delivery.id) for key in (hooks.keys.mailbox, hooks.keys.leases)]
+        places = [
+            await hooks.redis.zscore(key(delivery.endpoint), delivery.id) for key in (hooks.keys.mailbox, hooks.keys.retries, hooks.keys.leases)
+        ]
         pending = delivery.status is DeliveryStatus.PENDING
         assert sum(place is not None for place in places) == pending, delivery
         assert (await hooks.redis.zscore(hooks.keys.finished, delivery.id) is None) is pending
@@ -141,7 +144,7 @@ async def test_retried_when_due_and_not_before(redis: Redis) -> None:
     assert (early.claims, early.next_due) == ([], due)
     hooks.clock.forward(1)
     (second,) = await claim(hooks)
-    assert (second.attempts, second.tried, second.token != one.token) == (1, 1, True)
+    assert (second.attempts, second.tried, second.lease != one.lease) == (1, 1, True)
     await consistent(hooks)
 
 
@@ -258,12 +261,12 @@ async def test_handed_back_is_due_at_once_and_no_attempt(redis: Redis) -> None:
 
 
 async def test_retry_after_holds_the_whole_endpoint(redis: Redis) -> None:
-    hooks, _ = await filled(redis, 3, concurrency=1)
+    hooks, endpoint = await filled(redis, 3, concurrency=1)
     (one,) = await claim(hooks)
     until = hooks.clock.now + 60_000
     await settle(hooks, one, Verdict.RETRY, due=until, hold_until=until)
-    held = await hooks.mailbox.claim(10, hooks.clock.now)
-    assert (held.claims, held.next_due) == ([], until)
+    assert await claim(hooks) == []
+    assert await redis.zscore(hooks.keys.due, endpoint) == until
     hooks.clock.forward(59_999)
     assert await claim(hooks) == []
     hooks.clock.forward(1)
@@ -404,3 +407,105 @@ async def test_how_long_the_longest_waits(redis: Redis) -> None:
     assert await hooks.mailbox.longest_waiting(hooks.clock.now) == 0, "a full endpoint does not wait for us"
     await hooks.webhooks.endpoints.pause(endpoint)
     assert await hooks.mailbox.longest_waiting(hooks.clock.now + 10**9) == 0
+
+
+# --- fresh ones and retries -----------------------------------------------------------------------------------------
+
+
+async def failed_once(hooks: Hooks, due: int) -> list[Claim]:
+    """Let everything that is due fail, to be tried again at `due`."""
+    claims = await claim(hooks, 1000)
+    await hooks.mailbox.settle([Settlement(claim=one, verdict=Verdict.RETRY, attempt=ATTEMPT, due=due) for one in claims], hooks.clock.now)
+    return claims
+
+
+async def test_within_an_endpoint_one_of_five_is_a_retry(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 20, concurrency=20)
+    await failed_once(hooks, hooks.clock.now)
+    for n in range(20, 40):
+        await hooks.event(n=n)
+    await hooks.spread()
+    assert Counter(one.retry for one in await claim(hooks, 10)) == {False: 8, True: 2}
+    hooks.clock.forward(1)
+    # The ratio holds over claims of one as well.
+    ones = []
+    for _ in range(10):
+        ones += await claim(hooks, 1)
+        hooks.clock.forward(1)
+    assert Counter(one.retry for one in ones) == {False: 8, True: 2}
+    await consistent(hooks)
+
+
+async def test_retries_have_a_room_of_their_own_and_no_more(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    failing = [await hooks.endpoint(types=["a"], concurrency=10) for _ in range(5)]
+    healthy = await hooks.endpoint(types=["b"], concurrency=10)
+    for n in range(10):
+        await hooks.event("a", n=n)
+    await hooks.spread()
+    await failed_once(hooks, hooks.clock.now)
+    taken = await hooks.mailbox.claim(100, hooks.clock.now, retries=20)
+    assert Counter(one.retry for one in taken.claims) == {True: 20}
+    assert {one.endpoint for one in taken.claims} <= set(failing)
+    hooks.clock.forward(1)
+    full = await hooks.mailbox.claim(100, hooks.clock.now, retries=0)
+    assert full.claims == []
+    assert full.next_due == hooks.clock.now - 1 + LEASE_MS, "waiting for what there is no room for would be a busy loop"
+    for n in range(20, 30):
+        await hooks.event("b", n=n)
+    await hooks.spread()
+    taken = await hooks.mailbox.claim(100, hooks.clock.now, retries=0)
+    assert Counter((one.endpoint, one.retry) for one in taken.claims) == {(healthy, False): 10}
+
+
+async def test_among_endpoints_a_fifth_of_a_claim_is_kept_for_retries(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.endpoint(types=["a"], concurrency=100)
+    for n in range(50):
+        await hooks.event("a", n=n)
+    await hooks.spread()
+    await failed_once(hooks, hooks.clock.now)
+    for _ in range(10):
+        await hooks.endpoint(types=["b"], concurrency=100)
+    for n in range(50, 100):
+        await hooks.event("b", n=n)
+    await hooks.spread()
+    assert Counter(one.retry for one in await claim(hooks, 50)) == {False: 40, True: 10}
+
+
+async def test_what_was_handed_back_or_lost_is_a_retry_again_if_it_was_one(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 2)
+    await failed_once(hooks, hooks.clock.now)
+    one, _ = await claim(hooks)
+    await hooks.mailbox.settle([released(one)], hooks.clock.now)
+    hooks.clock.forward(LEASE_MS)
+    # The first look finds what was lost.
+    assert [again.retry for again in await claim(hooks)] == [True, True]
+    assert await redis.zcard(hooks.keys.mailbox(endpoint)) == 0
+    await consistent(hooks)
+
+
+async def test_what_an_earlier_version_left_is_delivered(redis: Redis) -> None:
+    """Its records, its events, and its leases, which its index of endpoints had the end of."""
+    hooks, endpoint = await filled(redis, 3)
+    (lost,) = await claim(hooks, 1)
+    events = {one.event for one in (await hooks.webhooks.deliveries.list()).items}
+    for event in events:
+        await redis.hset(hooks.keys.event(event), mapping={"body": str(await redis.get(hooks.keys.body(event))), "n": 1})
+        await redis.delete(hooks.keys.body(event), hooks.keys.refs(event))
+    await redis.delete(hooks.keys.expiring)
+    await redis.zadd(hooks.keys.leases(endpoint), {lost.id: hooks.clock.now + LEASE_MS})
+    await redis.hset(hooks.keys.delivery(lost.id), mapping={"lease": "0123456789abcdef"})
+    await redis.zadd(hooks.keys.due, {endpoint: hooks.clock.now})
+    waiting = await claim(hooks)
+    assert len(waiting) == 2
+    assert all(one.body.startswith(b'{"type":"job.completed"') for one in waiting)
+    for one in waiting:
+        await settle(hooks, one)
+    hooks.clock.forward(LEASE_MS)
+    (again,) = await claim(hooks)
+    assert again.id == lost.id
+    await settle(hooks, again)
+    hooks.clock.forward(31 * 24 * 3_600_000)
+    assert await hooks.webhooks.deliveries.sweep() == 3
+    assert await redis.keys(hooks.keys.event("*")) == []

@@ -13,6 +13,7 @@ from tests.support.receiver import Answer, receiving
 from tests.support.valkey import Valkey
 from webhooks import Webhooks
 from webhooks.dispatcher import Dispatcher
+from webhooks.errors import NoMatchingSignature
 from webhooks.guard import Guard
 from webhooks.mailbox import LEASE_MS
 from webhooks.model import delivery_id
@@ -80,6 +81,24 @@ async def test_while_a_secret_rotates_both_verify(redis: Redis) -> None:
     assert two.headers["webhook-signature"].count("v1,") == 2
     for secret in (first, second):
         verify(secret, two.headers, two.body, time.time())
+
+
+async def test_who_has_only_the_public_key_can_verify(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint, secret = await hooks.webhooks.endpoints.create({"url": receiver.url, "asymmetric": True})
+        await hooks.event(n=1)
+        one = await receiver.next()
+        rotated, _ = await hooks.webhooks.endpoints.rotate_secret(endpoint.id)
+        await hooks.event(n=2)
+        two = await receiver.next()
+    first, second = (one_of.document()["publicKey"] for one_of in (endpoint, rotated))
+    for ours in (secret, first):
+        verify(ours, one.headers, one.body)
+    for ours in (secret, first, second):
+        verify(ours, two.headers, two.body)
+    with pytest.raises(NoMatchingSignature):
+        verify(second, one.headers, one.body)
 
 
 async def test_retried_with_the_same_id_until_it_succeeds(redis: Redis) -> None:

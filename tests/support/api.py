@@ -17,6 +17,9 @@ from pipeline.api.feed import Feed
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator, Role, issue
 from pipeline.config import Config
+from pipeline.eventtypes import EventTypes
+from pipeline.filters import compile_filter
+from pipeline.history import History
 from pipeline.jobs.callbacks import Callbacks, Links
 from pipeline.jobs.queues import Queues
 from pipeline.storage import Storage
@@ -107,7 +110,10 @@ async def serving(
     definitions = Definitions(redis, keys, compile_all(config))
     runs = Runs(redis, keys, queues, definitions, Transitions(redis, keys, queues, definitions))
     log = Log(redis, keys.log)
-    webhooks = Webhooks(redis=redis, prefix=keys.webhooks, encryption_keys=[b"k" * 32], allow_networks=("127.0.0.0/8",))
+    history = History(redis, keys, log, "webhooks")
+    webhooks = Webhooks(
+        redis=redis, prefix=keys.webhooks, history=history, encryption_keys=[b"k" * 32], allow_networks=("127.0.0.0/8",), filters=compile_filter
+    )
 
     async def ready() -> dict[str, Any]:
         return api.ready
@@ -122,6 +128,7 @@ async def serving(
         storage=Storage(str(folder)),
         callbacks=Callbacks(redis, prefix=config.redis.prefix, bull_prefix=config.bullmq.prefix),
         links=Links("http://hookline.test", [bytes(32)]),
+        event_types=EventTypes(redis, keys, strict=config.events.strict),
         webhooks=webhooks,
         authenticator=Authenticator(config.auth),
         matches=webhooks.matches,

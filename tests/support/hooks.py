@@ -7,6 +7,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from pipeline.filters import compile_filter
+from pipeline.history import History
+from pipeline.store.keys import Keys as PipelineKeys
 from pipeline.store.log import Event, Group, Log, event_id
 from webhooks import Webhooks, fanout
 from webhooks.directory import Directory
@@ -39,7 +42,16 @@ class Hooks:
         self.log = Log(redis, "t:log")
         self.group = Group(redis, "t:log", "webhooks", consumer)
         settings: dict[str, Any] = {"encryption_keys": [b"k" * 32], "allow_networks": ["127.0.0.0/8"], "schedule": (0, 1000, 5000)}
-        self.webhooks = Webhooks(redis=redis, prefix=PREFIX, log=self.group, publish=self.publish, clock=self.clock, **(settings | options))
+        self.webhooks = Webhooks(
+            redis=redis,
+            prefix=PREFIX,
+            log=self.group,
+            publish=self.publish,
+            history=History(redis, PipelineKeys("t"), self.log, "webhooks"),
+            filters=compile_filter,
+            clock=self.clock,
+            **(settings | options),
+        )
         self.directory = Directory(redis, self.keys)
         self.fanout = Fanout(redis, self.keys, self.group, self.directory, settings["schedule"], self.clock)
         self.mailbox = Mailbox(redis, self.keys)

@@ -2,13 +2,16 @@
 
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from webhooks.dialer import Dialer
 from webhooks.errors import InvalidInput, RefusedAddress
-from webhooks.guard import AddrInfo, Guard, GuardedResolver
+from webhooks.guard import Guard
+from webhooks.resolver import AddrInfo
 from webhooks.sender import Request, Sender
 from webhooks.signing import generate_secret, key_of
 
@@ -101,26 +104,17 @@ def test_what_is_no_network(network: str) -> None:
         Guard([network])
 
 
-class Names(GuardedResolver):
-    """Resolves every name to given addresses."""
+class Names:
+    """Resolves every name to given addresses; each look-up to the next of several lists, and the last one for good."""
 
-    def __init__(self, *addresses: str) -> None:
-        self.addresses = addresses
+    def __init__(self, *answers: tuple[str, ...]) -> None:
+        self._answers = list(answers)
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> Any:
-        return [
-            {
-                "hostname": host,
-                "host": one,
-                "port": port,
-                "family": socket.AF_INET6 if ":" in one else socket.AF_INET,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
-            for one in self.addresses
-        ]
+    async def resolve(self, host: str, port: int) -> list[AddrInfo]:
+        addresses = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return [info for one in addresses for info in socket.getaddrinfo(one, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)]
 
-    async def close(self) -> None: ...
+    def close(self) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -130,34 +124,33 @@ class Names(GuardedResolver):
 async def test_a_name_with_any_refused_address_is_refused(addresses: tuple[str, ...], dials: bool) -> None:
     recorder = Recorder()
     guard = Guard(make_socket=recorder)
-    async with Sender(guard) as sender:
-        assert sender._session
-        assert sender._session.connector
-        sender._session.connector._resolver = GuardedResolver(guard, Names(*addresses))  # type: ignore[attr-defined]
+    async with Sender(guard, dialer=Dialer(guard, resolver=Names(addresses))) as sender:
         outcome = await sender.send(request("http://rebinding.test/"), 0)
     assert bool(recorder.dialled) is dials
     assert dials or "is refused" in str(outcome.error)
 
 
-async def test_an_answer_that_passed_the_resolver_is_judged_again_at_the_socket() -> None:
+async def test_a_name_that_changes_its_addresses_is_judged_at_each_dial() -> None:
     recorder = Recorder()
     guard = Guard(make_socket=recorder)
-    async with Sender(guard) as sender:
-        assert sender._session
-        assert sender._session.connector
-        sender._session.connector._resolver = Names("169.254.169.254", "10.0.0.1")  # type: ignore[attr-defined]
+    async with Sender(guard, dialer=Dialer(guard, resolver=Names(("8.8.8.8",), ("169.254.169.254",)))) as sender:
+        first, second = [await sender.send(request("http://rebinding.test/"), 0) for _ in range(2)]
+    assert recorder.dialled == ["8.8.8.8"]
+    assert "cannot connect" in str(first.error)
+    assert "169.254.169.254 is refused" in str(second.error)
+
+
+class Blind(Guard):
+    """Believes what the resolver says."""
+
+    def require(self, addresses: Sequence[str]) -> None: ...
+
+
+@pytest.mark.parametrize("addresses", [("10.0.0.1",), ("169.254.169.254", "10.0.0.1", "::1")])
+async def test_an_address_that_passed_the_resolver_is_judged_again_at_the_socket(addresses: tuple[str, ...]) -> None:
+    recorder = Recorder()
+    guard = Blind(make_socket=recorder)
+    async with Sender(guard, dialer=Dialer(guard, resolver=Names(addresses))) as sender:
         outcome = await sender.send(request("http://rebinding.test/"), 0)
     assert recorder.dialled == []
     assert "is refused" in str(outcome.error)
-
-
-async def test_a_name_that_does_not_resolve_yet_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*arguments: object, **options: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert await Guard().check_url("http://nobody.invalid/") == []
-    for name in ("localhost", "LOCALHOST.", "a.localhost"):
-        with pytest.raises(RefusedAddress):
-            await Guard().check_url(f"http://{name}/")
-        assert await Guard(["127.0.0.0/8"]).check_url(f"http://{name}/") == []

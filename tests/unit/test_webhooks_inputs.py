@@ -49,8 +49,11 @@ def test_the_least_and_the_most() -> None:
         ({"timeout": "1ms"}, "timeout", "1s to 30s"),
         ({"concurrency": 0}, "concurrency", "greater than"),
         ({"concurrency": True}, "concurrency", "integer"),
-        ({"headers": {"Host": "x"}}, "headers", "set by the sender"),
-        ({"headers": {"webhook-id": "x"}}, "headers", "set by the sender"),
+        ({"headers": {"Host": "x"}}, "headers", "the header host is reserved"),
+        ({"headers": {"X-Fine": "x", "webhook-id": "x"}}, "headers", "the header webhook-id is reserved"),
+        ({"filter": "event.data.score < 50"}, "filter", "this service has no filters"),
+        ({"filter": ""}, "filter", "at least 1 character"),
+        ({"filter": "true" + " " * 1_000}, "filter", "at most 1000 characters"),
         ({"headers": {"x": "a\r\nb: c"}}, "headers", "printable"),
         ({"headers": {"x y": "a"}}, "headers", "name"),
         ({"headers": {"X": "a", "x": "b"}}, "headers", "case"),
@@ -68,10 +71,38 @@ def test_what_is_wrong_is_told_with_its_place_and_never_quoted(wrong: dict[str, 
     assert "hunter2" not in repr(caught.value) + str(caught.value.__cause__) + str(caught.value.__context__)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade"),
+        *("Proxy-Authorization", "Proxy-Connection", "Expect", "HTTP2-Settings", "Via", "Forwarded", "X-Forwarded-For", "Host", "User-Agent"),
+        *(
+            "Webhook-Signature",
+            "webhook-anything",
+            "traceparent",
+            "tracestate",
+            "Cookie",
+            "Coo\u212aie",
+            "Set-Cookie",
+            "Accept-Encoding",
+            "Sec-Fetch-Mode",
+        ),
+    ],
+)
+def test_headers_of_the_connection_and_the_sender_are_reserved(name: str) -> None:
+    with pytest.raises(InvalidInput, match="is reserved"):
+        parse(NewEndpoint, URL | {"headers": {name: "x"}})
+
+
+def test_headers_that_say_who_asks_are_not_reserved() -> None:
+    names = ("authorization", "x-api-key", "x-hook", "accept", "idempotency-key", "cf-access-client-secret")
+    assert parse(NewEndpoint, URL | {"headers": dict.fromkeys(names, "x")}).headers.keys() == set(names)
+
+
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse(NewEndpoint, {"types": ["a..b"], "timeout": "1h"})
-    assert {fault.path for fault in caught.value.faults} == {"url", "types", "timeout"}
+        parse(NewEndpoint, {"types": ["a..b"], "timeout": "1h", "filter": "x"})
+    assert {fault.path for fault in caught.value.faults} == {"url", "types", "timeout", "filter"}
 
 
 def test_changes_name_only_what_changes() -> None:

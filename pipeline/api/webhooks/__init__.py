@@ -1,6 +1,6 @@
 """The package `webhooks` over HTTP, for admins."""
 
 from pipeline.api.routing import Route
-from pipeline.api.webhooks import deliveries, endpoints
+from pipeline.api.webhooks import deliveries, endpoints, replays
 
-ROUTES: tuple[Route, ...] = (*endpoints.ROUTES, *deliveries.ROUTES)
+ROUTES: tuple[Route, ...] = (*endpoints.ROUTES, *deliveries.ROUTES, *replays.ROUTES)

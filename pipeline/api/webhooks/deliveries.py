@@ -30,8 +30,20 @@ class DeliveryShown(Shape):
     finished_at: str | None
 
 
-class AttemptShown(Shape):
-    number: int
+class Phases(Shape):
+    """ms that each part of a request took; null for one that it had not, as over a kept connection."""
+
+    dns: float | None
+    connect: float | None
+    tls: float | None
+    first_byte: float | None
+    """From the request's end to the answer's first byte."""
+    total: float | None
+
+
+class Exchange(Shape):
+    """One request and what came of it."""
+
     at: str
     duration_ms: int | None
     status: int | None
@@ -39,6 +51,15 @@ class AttemptShown(Shape):
     response: str | None
     """The first 4 KiB of the answer."""
     address: str | None
+    """That was dialled."""
+    phases: Phases | None
+    """Null where nothing was sent."""
+    reused: bool | None
+    """Whether it went over a connection that an earlier request had opened."""
+
+
+class AttemptShown(Exchange):
+    number: int
 
 
 class DeliveryWithAttempts(DeliveryShown):
@@ -57,6 +78,12 @@ class DeliveryQuery(Query):
     """A type, or a pattern such as `job.*`."""
     since: AwareDatetime | None = None
     """Created at or after this time (ISO-8601 with a zone)."""
+    until: AwareDatetime | None = None
+    """Created at or before this time."""
+    event: str | None = None
+    run: str | None = None
+    last_status: str | None = None
+    """HTTP status of the last attempt: one (`503`), a class (`5xx`), or `none` where there was no answer."""
     cursor: str | None = None
     limit: Limit = 50
 
@@ -68,6 +95,10 @@ async def list_deliveries(request: web.Request) -> web.StreamResponse:
         endpoint=query.endpoint,
         type=query.type,
         since=ms_of(query.since),
+        until=ms_of(query.until),
+        event=query.event,
+        run=query.run,
+        code=query.last_status,
         cursor=query.cursor,
         limit=query.limit,
     )

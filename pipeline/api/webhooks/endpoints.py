@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.api.fields import Body, Query, Shape
 from pipeline.api.requests import answer_json, json_response, once, read_query
+from pipeline.api.webhooks.deliveries import Exchange
 from pipeline.api.webhooks.translation import ENDPOINTS, Limit, object_of, route, webhooks_of
 from pipeline.jobs.calls import now_ms
 from pipeline.store.idempotency import Answer
@@ -60,6 +61,21 @@ class EndpointChangesBody(Body):
     headers: dict[str, str] | None = None
 
 
+class SecretRotationBody(Body):
+    """What replaces an endpoint's secret; nothing: one is made, and the former one signs beside it for a day."""
+
+    secret: str | None = None
+    """`whsec_…`; without it, one is made."""
+    overlap: str = "24h"
+    """For how long former secrets go on signing, 0s to 7d."""
+
+
+class FormerPublicKey(Shape):
+    public_key: str
+    until: str
+    """When it ceases to sign."""
+
+
 class EndpointShown(Shape):
     id: str
     url: str
@@ -76,6 +92,9 @@ class EndpointShown(Shape):
     filter: str | None
     payload: Literal["full", "thin"]
     asymmetric: bool
+    public_key: str | None
+    """`whpk_…`, which verifies `v1a`; null unless `asymmetric`."""
+    former_public_keys: list[FormerPublicKey]
     headers: dict[str, str]
     """Names only; the values are hidden."""
     source: Literal["api", "config"]
@@ -90,6 +109,13 @@ class EndpointWithSecret(EndpointShown):
 class EndpointPage(Shape):
     items: list[EndpointShown]
     next_cursor: str | None
+
+
+class Probed(Exchange):
+    event_id: str
+    type: Literal["webhook.test"]
+    delivered: bool
+    """Whether this answer would end a delivery as delivered."""
 
 
 class EndpointQuery(Query):
@@ -135,11 +161,20 @@ async def pause(request: web.Request) -> web.StreamResponse:
 
 
 async def rotate_secret(request: web.Request) -> web.StreamResponse:
+    document = await object_of(request) if request.can_read_body else {}
+
     async def work() -> Answer:
-        endpoint, _ = await webhooks_of(request).endpoints.rotate_secret(_id(request))
+        endpoint, _ = await webhooks_of(request).endpoints.rotate_secret(_id(request), document)
         return answer_json(endpoint.document())
 
-    return await once(request, {}, work, complete=_with_secret(request))
+    return await once(request, document, work, complete=_with_secret(request))
+
+
+async def test(request: web.Request) -> web.StreamResponse:
+    async def work() -> Answer:
+        return answer_json((await webhooks_of(request).probe.send(_id(request))).document())
+
+    return await once(request, {}, work)
 
 
 def _with_secret(request: web.Request) -> Callable[[Answer], Awaitable[Answer]]:
@@ -148,7 +183,7 @@ def _with_secret(request: web.Request) -> Callable[[Answer], Awaitable[Answer]]:
     async def complete(answer: Answer) -> Answer:
         document = orjson.loads(answer.body)
         endpoints = webhooks_of(request).endpoints
-        secret = endpoints.secrets_of(await endpoints.get(document["id"]), now_ms())[0]
+        secret = endpoints.keyring.secrets(await endpoints.get(document["id"]), now_ms())[0]
         return answer_json(document | {"secret": secret}, status=answer.status, headers=answer.headers)
 
     return complete
@@ -178,9 +213,20 @@ ROUTES = (
     route("POST", f"{ENDPOINTS}/{{endpointId}}/pause", pause, "Hold an endpoint's deliveries", answer=EndpointShown, problems=(404,)),
     route(
         "POST",
+        f"{ENDPOINTS}/{{endpointId}}/test",
+        test,
+        "Send a test event to an endpoint, and show what came of it",
+        answer=Probed,
+        idempotent=True,
+        problems=(404, 409),
+    ),
+    route(
+        "POST",
         f"{ENDPOINTS}/{{endpointId}}/rotate-secret",
         rotate_secret,
-        "Give an endpoint a new secret; the former one signs beside it for 24 h",
+        "Give an endpoint another secret, and another key pair where it has one; the former ones sign beside them for a while",
+        body=SecretRotationBody,
+        optional=True,
         answer=EndpointWithSecret,
         idempotent=True,
         problems=(404, 409),

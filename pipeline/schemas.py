@@ -1,0 +1,167 @@
+"""JSON Schemas that are given at run time: what could fetch or take long is refused in them, and applying one is bounded."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import cel
+import orjson
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
+from referencing import Registry
+
+from pipeline.errors import Fault
+from pipeline.workflows.inputs import mistakes
+from pipeline.yamlsource import Path, dotted
+
+MAX_BYTES = 32_768
+"""Of a schema as JSON."""
+MAX_CHECKS = 50_000
+"""How many keywords may be applied to one event: `items: {type: number}` is one per element. Measured: 30 µs each."""
+MAX_FAULTS = 20
+MAX_MESSAGE = 200
+"""Characters: jsonschema quotes the value that it found wrong, however long it is."""
+_PER_PATTERN = 10
+"""A pattern costs as much as so many other keywords."""
+
+_REFUSED = {
+    "patternProperties": "say additionalProperties, with propertyNames for what they may be called",
+    "unevaluatedProperties": "say additionalProperties",
+    "unevaluatedItems": "say items after prefixItems",
+    "$dynamicRef": "say $ref",
+    "$dynamicAnchor": "say $defs, and $ref to it",
+}
+"""Keywords whose cost grows with the square of the data, or cannot be counted."""
+_ONE = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS = ("properties", "$defs", "dependentSchemas")
+
+_left: ContextVar[int] = ContextVar("checks left")
+
+
+class TooMany(Exception):
+    """More checks than one event may cost."""
+
+
+def check(schema: Mapping[str, Any]) -> tuple[Fault, ...]:
+    """What keeps a mapping from being a schema that may be applied."""
+    size = len(orjson.dumps(schema))
+    if size > MAX_BYTES:
+        return (Fault("", f"has {size:,} bytes as JSON; a schema has at most {MAX_BYTES:,}"),)
+    if schema.get("$schema", _DIALECT) != _DIALECT:
+        return (Fault("$schema", f"must be {_DIALECT}, or left out"),)
+    found = [*mistakes(dict(schema))] or [*_costly(schema, ())]
+    return tuple(Fault(dotted(path), message) for path, message in found[:MAX_FAULTS])
+
+
+def faults(schema: bytes, data: Any) -> tuple[Fault, ...]:
+    """What is wrong with the data by a schema that passed `check`, given as JSON: at most MAX_FAULTS faults."""
+    found: list[Fault] = []
+    token = _left.set(MAX_CHECKS)
+    try:
+        for error in _validator(schema).iter_errors(data):
+            message = error.message
+            found.append(Fault(dotted(tuple(error.absolute_path)), message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"))
+            if len(found) == MAX_FAULTS:
+                break
+    except TooMany:
+        found.append(Fault("", f"takes more than {MAX_CHECKS:,} checks by its schema; publish a reference to what is so large"))
+    except RecursionError:
+        found.append(Fault("", "is nested too deeply for its schema"))
+    finally:
+        _left.reset(token)
+    return tuple(found)
+
+
+_DIALECT = str(Draft202012Validator.META_SCHEMA["$id"])
+
+
+def _costly(schema: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if not isinstance(schema, Mapping):
+        return
+    for keyword, value in schema.items():
+        here = (*path, keyword)
+        if keyword in _REFUSED:
+            yield here, f"is not taken; {_REFUSED[keyword]}"
+        elif keyword == "pattern":
+            if reason := _unusable(value):
+                yield here, reason
+        elif keyword in _ONE:
+            yield from _costly(value, here)
+        elif keyword in _LISTS:
+            for index, item in enumerate(value):
+                yield from _costly(item, (*here, index))
+        elif keyword in _MAPS:
+            for name, item in value.items():
+                yield from _costly(item, (*here, name))
+
+
+# --- the keywords of a validator ---------------------------------------------------------------------------------------
+
+
+Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
+
+
+def _spend(checks: int) -> None:
+    left = _left.get() - checks
+    if left < 0:
+        raise TooMany
+    _left.set(left)
+
+
+def _counted(keyword: Keyword) -> Keyword:
+    def apply(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
+        _spend(1)
+        return keyword(validator, value, instance, schema)
+
+    return apply
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    # CEL's are of a kind that takes linear time; Python's can be made to take for ever by who publishes.
+    if isinstance(instance, str):
+        _spend(_PER_PATTERN)
+        if not _compiled(pattern).execute({"text": instance}):
+            yield ValidationError(f"does not match the pattern {pattern!r}")
+
+
+def _unique_items(validator: Any, unique: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    # The library compares each with each where they cannot be sorted.
+    if unique and isinstance(instance, list) and len({_frozen(item) for item in instance}) < len(instance):
+        yield ValidationError("has equal elements")
+
+
+def _frozen(value: Any) -> Any:
+    """A hashable that is equal where JSON Schema says so: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, dict):
+        return "object", frozenset((name, _frozen(item)) for name, item in value.items())
+    if isinstance(value, list):
+        return "list", *map(_frozen, value)
+    return ("truth", value) if isinstance(value, bool) else value
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> cel.Program:
+    return cel.compile(f"text.matches({orjson.dumps(pattern).decode()})")
+
+
+def _unusable(pattern: str) -> str | None:
+    try:
+        _compiled(pattern).execute({"text": ""})
+    except (RuntimeError, ValueError) as error:
+        detail = next((line for line in str(error).splitlines() if line.startswith("error: ")), "error: it cannot be compiled")
+        return f"the pattern is not usable: {detail.removeprefix('error: ').split('. Check')[0]}"
+    return None
+
+
+_Bounded: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {name: _counted(keyword) for name, keyword in {**Draft202012Validator.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique_items}.items()},
+)
+
+
+@lru_cache(maxsize=1024)
+def _validator(schema: bytes) -> Any:
+    # An empty registry: jsonschema would otherwise fetch a remote reference over the network.
+    return _Bounded(orjson.loads(schema), registry=Registry())

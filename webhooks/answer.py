@@ -1,0 +1,213 @@
+"""An HTTP/1.1 answer, taken apart as its bytes come: strict in its framing, bounded in every direction, without I/O."""
+
+import re
+import zlib
+from collections.abc import Callable
+
+from webhooks.chunks import Chunks, NotChunked
+
+MAX_ANSWER = 64 * 1024
+"""Bytes of a body that are read, counted on the wire and after decompression."""
+MAX_HEAD = 64 * 1024
+MAX_HEADER_LINE = 8190
+MAX_HEADERS = 100
+"""Of a whole answer, those before a `100 Continue` and behind the last chunk included."""
+MAX_VALUE = 200
+"""Characters of a header that are handed on."""
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\0]*)?")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_KNOWN = frozenset({b"connection", b"content-encoding", b"content-length", b"retry-after", b"transfer-encoding", b"webhook-delivery"})
+_WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+_Fields = dict[bytes, list[bytes]]
+
+
+class ExchangeFailed(Exception):
+    """Why there is no answer, in words for the record."""
+
+
+class NotHttp(ExchangeFailed):
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the answer is not HTTP, or its headers exceed the limits: {why}")
+
+
+class Closed(ExchangeFailed):
+    """Before a byte of an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the receiver closed the connection without an answer")
+
+
+class BrokenOff(ExchangeFailed):
+    def __init__(self) -> None:
+        super().__init__("the answer's body broke off")
+
+
+class Answer:
+    """The answer as far as it has come."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        """As soon as its headers are whole."""
+        self.retry_after: str | None = None
+        self.webhook_delivery: str | None = None
+        self.body = bytearray()
+        """Decompressed, at most MAX_ANSWER."""
+        self.complete = False
+        """Nothing more is wanted: it has ended, or what is read of one has been read."""
+        self.reusable = False
+        """It has ended such that the connection may serve the next request."""
+        self._take: Callable[[bytes], bytes] = self._take_head
+        self._rest = b""
+        self._searched = 0
+        self._head_room = MAX_HEAD
+        self._headers = 0
+        self._received = 0
+        self._left = 0
+        self._chunks = Chunks()
+        self._decoder: zlib._Decompress | None = None
+        self._keep = False
+
+    def feed(self, data: bytes) -> bool:
+        """Take what came; returns whether the answer is complete. Raises NotHttp."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        while data and not self.complete:
+            data = self._take(data)
+        # Who says more than was asked for could put an answer into the mouth of the next one.
+        self.reusable = self.complete and self._keep and not data
+        return self.complete
+
+    def end(self) -> None:
+        """The receiver closed the connection. Raises Closed or BrokenOff where it had not finished."""
+        if self.complete:
+            return
+        if self.status is None:
+            raise Closed
+        if self._take != self._take_rest:
+            raise BrokenOff
+        self.complete = True
+
+    def text(self, size: int) -> str | None:
+        """The first `size` bytes of the body, as text."""
+        if self.status is None:
+            return None
+        return self.body[:size].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+    # --- head ---------------------------------------------------------------------------------------------------------
+
+    def _take_head(self, data: bytes) -> bytes:
+        # From where the last search ended, or a head that comes byte by byte would be searched as often.
+        found = _HEAD_END.search(data, max(self._searched - 3, 0))
+        size = found.end() if found else len(data)
+        if size > self._head_room:
+            raise NotHttp(f"more than {MAX_HEAD:,} bytes of headers")
+        if not found:
+            if size - data.rfind(b"\n") > MAX_HEADER_LINE:
+                raise NotHttp("a line is too long")
+            self._rest, self._searched = data, size
+            return b""
+        self._searched = 0
+        self._head_room -= size
+        first, *lines = data[: found.start()].split(b"\n")
+        status = _STATUS.fullmatch(first.rstrip(b"\r"))
+        if not status or len(first) > MAX_HEADER_LINE:
+            raise NotHttp("its first line is no status")
+        fields = self._parse(lines)
+        code = int(status[2])
+        # An interim answer is followed by the real one, within the same limits; 101 is none: nobody asked to switch.
+        if code >= 200 or code == 101:
+            self.status = code
+            self.retry_after = _text(fields, b"retry-after")
+            self.webhook_delivery = _text(fields, b"webhook-delivery")
+            self._keep = status[1] == b"1" and code != 101 and b"close" not in _tokens(fields, b"connection")
+            self._frame(code, fields)
+        return data[size:]
+
+    def _parse(self, lines: list[bytes]) -> _Fields:
+        self._headers += len(lines)
+        if self._headers > MAX_HEADERS:
+            raise NotHttp(f"more than {MAX_HEADERS} headers")
+        fields: _Fields = {}
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            if not colon or not _NAME.fullmatch(name):
+                raise NotHttp("a line is no header")
+            if len(line) > MAX_HEADER_LINE:
+                raise NotHttp("a line is too long")
+            name = name.lower()
+            if name in _KNOWN:
+                fields.setdefault(name, []).append(value.strip(b" \t\r"))
+        return fields
+
+    def _frame(self, code: int, fields: _Fields) -> None:
+        """How the body ends (RFC 9112, section 6.3); where two ways are told or one is in doubt, it is refused."""
+        coding, lengths = _tokens(fields, b"transfer-encoding"), fields.get(b"content-length", [])
+        if coding and (coding != [b"chunked"] or lengths):
+            raise NotHttp("its length is told in two ways, or in one that nobody asked for")
+        if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
+            raise NotHttp("its Content-Length is no number")
+        if code in (101, 204, 304):
+            self.complete = True
+            return
+        encoding = _tokens(fields, b"content-encoding")
+        if len(encoding) == 1 and (window := _WINDOWS.get(encoding[0])):
+            self._decoder = zlib.decompressobj(window)
+        if coding:
+            self._take = self._take_chunks
+        elif lengths:
+            self._left = int(lengths[0])
+            self._take = self._take_length
+            self.complete = self._left == 0
+        else:
+            self._take, self._keep = self._take_rest, False
+
+    # --- body ---------------------------------------------------------------------------------------------------------
+
+    def _take_length(self, data: bytes) -> bytes:
+        piece = data[: self._left]
+        self._left -= len(piece)
+        self.complete = self._left == 0
+        self._add(piece)
+        return data[len(piece) :]
+
+    def _take_chunks(self, data: bytes) -> bytes:
+        try:
+            pieces, rest = self._chunks.feed(data)
+        except NotChunked as error:
+            raise NotHttp(str(error)) from None
+        self.complete = self._chunks.ended
+        self._add(b"".join(pieces))
+        if self.complete:
+            return rest
+        self._rest = rest
+        return b""
+
+    def _take_rest(self, data: bytes) -> bytes:
+        self._add(data)
+        return b""
+
+    def _add(self, piece: bytes) -> None:
+        """What lies beyond the first 64 KiB is cut off, together with the connection."""
+        self._received += len(piece)
+        room = MAX_ANSWER - len(self.body)
+        if self._decoder:
+            try:
+                piece = self._decoder.decompress(piece, room)
+            except zlib.error:
+                # It is not what its header says: kept as it came.
+                self._decoder = None
+        self.body += piece[:room]
+        if self._received > MAX_ANSWER or len(self.body) >= MAX_ANSWER:
+            self.complete, self._keep = True, False
+
+
+def _tokens(fields: _Fields, name: bytes) -> list[bytes]:
+    """A header's comma-separated words, in lower case."""
+    return [word for value in fields.get(name, ()) for part in value.split(b",") if (word := part.strip().lower())]
+
+
+def _text(fields: _Fields, name: bytes) -> str | None:
+    values = fields.get(name)
+    return values[0][:MAX_VALUE].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}") if values else None

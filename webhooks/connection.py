@@ -1,0 +1,89 @@
+"""One connection to a receiver: a request goes out, its answer comes in, one after the other."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from webhooks.answer import Answer, Closed, ExchangeFailed
+from webhooks.phases import Phases, clock
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.address: str | None = None
+        """The IP address at the other end."""
+        self.opened = self.idle_since = clock()
+        self.lost: Callable[[Connection], None] | None = None
+        """Told when it ends while nobody uses it."""
+        self._transport: asyncio.Transport | None = None
+        self._answer: Answer | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._phases = Phases()
+        self._sent = 0.0
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def exchange(self, request: bytes, answer: Answer, phases: Phases) -> None:
+        """Send a request and fill the answer; unless that ends such that the next one may follow, the connection is gone afterwards.
+
+        Raises ExchangeFailed.
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise Closed
+        self._answer, self._phases = answer, phases
+        self._ended = ended = asyncio.get_running_loop().create_future()
+        self._sent = clock()
+        self._transport.write(request)
+        try:
+            await ended
+        finally:
+            self._answer = self._ended = None
+            if not answer.reusable:
+                self.abort()
+
+    def close(self) -> None:
+        """End it in good manners (TLS says so); for one that is idle."""
+        if self._transport:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once: a receiver that reads nothing would otherwise hold what it was sent."""
+        if self._transport:
+            self._transport.abort()
+
+    # --- asyncio.Protocol -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else None
+
+    def data_received(self, data: bytes) -> None:
+        answer, ended = self._answer, self._ended
+        if answer is None or ended is None or ended.done():
+            # Nobody asked: it must not be taken for the answer to the next request.
+            self.abort()
+            return
+        if self._phases.first_byte is None:
+            self._phases.first_byte = clock() - self._sent
+        try:
+            if answer.feed(data):
+                ended.set_result(None)
+        except ExchangeFailed as error:
+            ended.set_exception(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        answer, ended = self._answer, self._ended
+        if answer is None or ended is None:
+            if self.lost:
+                self.lost(self)
+        elif not ended.done():
+            try:
+                answer.end()
+                ended.set_result(None)
+            except ExchangeFailed as error:
+                ended.set_exception(error)
