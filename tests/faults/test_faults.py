@@ -54,3 +54,30 @@ def test_the_scoreboard_of_the_docs_has_every_promise_and_each_is_kept() -> None
     rows = {cells[2].strip(): cells[3].strip() for cells in (line.split("|") for line in table.splitlines()) if len(cells) > 4}
     rows = {promise: verdict for promise, verdict in rows.items() if promise not in ("promise", "---")}
     assert rows == {scenario.promise: "yes" for scenario in SCENARIOS}, "write it with: python -m tests.faults --write"
+
+
+FEATURES = (
+    *("Endpoint management", "Event-type filter", "Payload filter", "Signing", "Rotation overlap", "Asymmetric", "Retry default", "Retry-After"),
+    *(
+        "410 Gone",
+        "Auto-disable",
+        "Circuit breaker",
+        "Per-endpoint rate",
+        "FIFO",
+        "Publish idempotency",
+        "Replay",
+        "Attempt log",
+        "Retention",
+        "SSRF",
+    ),
+    *("Redirects", "Timeout", "mTLS / OAuth2", "Proxy / static IP", "Custom headers", "Transformations", "Pull / polling", "Portal UI"),
+    *("Local-dev CLI", "Catalogue / schema", "Multi-tenancy", "Metrics", "Operational events", "Other destinations", "Thin / full"),
+)
+"""Of the comparison of webhook servers."""
+
+
+def test_each_feature_is_compared() -> None:
+    rows = (ROOT / "docs" / "webhooks.md").read_text().partition("\n## Compared\n")[2].splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("| ")]
+    assert tuple(row[0] for row in cells if row[0]) == FEATURES
+    assert all(len(row) == 3 and row[2] for row in cells)
