@@ -193,7 +193,7 @@ class Hookline:
         await self._call("POST", f"/api/webhooks/deliveries/{delivery}/replay")
 
     async def explain(self, event: str, endpoint: str) -> str:
-        return str((await self._call("GET", f"/api/webhooks/explain?event={event}&endpoint={endpoint}"))["reason"])
+        return str((await self._call("GET", f"/api/webhooks/explain?event={event}&endpoint={endpoint}"))["items"][0]["reason"])
 
     async def _call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         assert self._session
