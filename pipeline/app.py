@@ -5,7 +5,7 @@ import base64
 import contextlib
 import os
 import socket as sockets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,12 +32,13 @@ from pipeline.jobs.runner import Elsewhere, Runner
 from pipeline.jobs.watchdog import Watchdog
 from pipeline.jobs.worker import Worker
 from pipeline.processors.push import PushProcessor
+from pipeline.publisher import Publisher
 from pipeline.storage import Storage
 from pipeline.store import connection
 from pipeline.store.connection import Store
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.store.keys import Keys
-from pipeline.store.log import Event, Group, Log, event_id
+from pipeline.store.log import Group, Log
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import GROUP as ENGINE_GROUP
@@ -282,7 +283,7 @@ class _House:
                 redis=self._redis,
                 prefix=self._keys.webhooks,
                 log=self._group("webhooks"),
-                publish=self._publish,
+                publish=Publisher(self._log, self._queues, settings.notify),
                 history=History(self._redis, self._keys, self._log, "webhooks"),
                 filters=compile_filter,
                 encryption_keys=self._encryption_keys(),
@@ -290,12 +291,10 @@ class _House:
                 schedule=settings.schedule,
                 retention=self._config.retention.deliveries,
                 drain=self._config.server.drain,
+                disable_after=settings.disable_after or 0,
             )
         except WebhookError as error:
             raise ConfigError(str(error)) from error
-
-    async def _publish(self, type: str, data: dict[str, Any], *, identity: Sequence[object]) -> None:
-        await self._log.append([Event(id=event_id(type, *identity), type=type, timestamp=now_ms(), data=data)])
 
     async def _declare(self, webhooks: Webhooks) -> None:
         """Make the endpoints of config.yaml what it says now."""

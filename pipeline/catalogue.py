@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.", "document.")
+RESERVED = ("job.", "workflow.", "queue.", "endpoint.", "delivery.", "document.", "webhook.")
 """How Hookline's own types begin; no other may."""
 TIMESTAMP = "2026-01-31T09:30:00.000Z"
 """Of every example."""
@@ -255,10 +255,30 @@ OWN: tuple[EventType, ...] = (
     _type(
         "endpoint.disabled",
         "A webhook endpoint gets nothing any more.",
-        {**_about, "status": 410, "attempts": 1, "reason": "gone"},
-        always=(*_DELIVERY, "attempts", "reason"),
+        {**_about, "status": 410, "attempts": 1, "error": "answered 410", "reason": "gone", "failingSince": None},
+        always=(*_DELIVERY, "attempts"),
         runId=_NULLABLE_RUN,
         status=_ANSWERED,
+        error=_said(_TEXT_OR_NULL, "Why the last attempt failed; null if it did not."),
+        reason={
+            "enum": ["gone", "asked", "failing"],
+            "description": "The receiver answered 410, or `webhook-delivery: disable`, or failed for too long (webhooks.disable_after).",
+        },
+        failingSince={"type": ["integer", "null"], "description": "When the first attempt after the last success began, ms since 1970."},
+    ),
+    _type(
+        "endpoint.failing",
+        "No delivery to a webhook endpoint has succeeded for half of the time after which it is disabled.",
+        {
+            **_about,
+            **{"status": 500, "attempts": 7, "error": "answered 500"},
+            **{"failingSince": 1769592600000, "disabledAt": 1769808600000},
+        },
+        always=(*_DELIVERY, "attempts", "error"),
+        runId=_NULLABLE_RUN,
+        status=_ANSWERED,
+        failingSince=_said(_COUNT, "When the first attempt after the last success began, ms since 1970."),
+        disabledAt=_said(_COUNT, "When it will be disabled if that goes on, ms since 1970."),
     ),
     _type(
         "delivery.exhausted",
@@ -267,6 +287,12 @@ OWN: tuple[EventType, ...] = (
         always=(*_DELIVERY, "attempts", "error"),
         runId=_NULLABLE_RUN,
         status=_ANSWERED,
+    ),
+    _type(
+        "webhook.test",
+        "Somebody tries an endpoint: sent to it alone, whatever it subscribes to; in no log and no listing.",
+        {"endpoint": "ep_3f9c0a51d7e84b2c9a10"},
+        always=("endpoint",),
     ),
 )
 """In the order of a run's life; then what is told of documents and webhooks."""

@@ -192,20 +192,58 @@ class Client:
     async def pause_endpoint(self, endpoint_id: str) -> dict[str, Any]:
         return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/pause")
 
-    async def rotate_secret(self, endpoint_id: str) -> dict[str, Any]:
-        """The endpoint with its new secret, which is shown this once."""
-        return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/rotate-secret")
+    async def rotate_secret(self, endpoint_id: str, **how: Any) -> dict[str, Any]:
+        """The endpoint with its new secret, which is shown this once; `secret` and `overlap` as the API takes them."""
+        return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/rotate-secret", body=how or None)
+
+    async def test_endpoint(self, endpoint_id: str) -> dict[str, Any]:
+        """What came of a `webhook.test` sent to it now."""
+        return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/test")
 
     def deliveries(
-        self, *, status: str | None = None, endpoint: str | None = None, type: str | None = None, since: str | None = None, limit: int | None = None
+        self,
+        *,
+        status: str | None = None,
+        endpoint: str | None = None,
+        type: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        event: str | None = None,
+        run: str | None = None,
+        last_status: str | None = None,
+        limit: int | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        return self._pages("/api/webhooks/deliveries", {"status": status, "endpoint": endpoint, "type": type, "since": since}, limit)
+        query = {"status": status, "endpoint": endpoint, "type": type, "since": since, "until": until, "event": event, "run": run}
+        return self._pages("/api/webhooks/deliveries", query | {"lastStatus": last_status}, limit)
+
+    def undelivered(
+        self, *, endpoint: str | None = None, run: str | None = None, type: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Oldest first, each with its `why`."""
+        return self._pages("/api/webhooks/undelivered", {"endpoint": endpoint, "run": run, "type": type}, limit)
+
+    async def explain(self, *, event: str | None = None, run: str | None = None, endpoint: str | None = None) -> dict[str, Any]:
+        """`{items: [{verdict, reason, advice, facts, …}], truncated}`."""
+        return await self._object("GET", "/api/webhooks/explain", query={"event": event, "run": run, "endpoint": endpoint})
 
     async def delivery(self, delivery_id: str) -> dict[str, Any]:
         return await self._object("GET", f"/api/webhooks/deliveries/{_part(delivery_id)}")
 
     async def replay(self, delivery_id: str) -> dict[str, Any]:
         return await self._object("POST", f"/api/webhooks/deliveries/{_part(delivery_id)}/replay")
+
+    async def start_replay(self, endpoint_id: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """A replay of many deliveries, or what a dry run has counted."""
+        return await self._object("POST", f"/api/webhooks/endpoints/{_part(endpoint_id)}/replay", body=dict(asked))
+
+    def replays(self, *, limit: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        return self._pages("/api/webhooks/replays", {}, limit)
+
+    async def show_replay(self, replay_id: str) -> dict[str, Any]:
+        return await self._object("GET", f"/api/webhooks/replays/{_part(replay_id)}")
+
+    async def cancel_replay(self, replay_id: str) -> dict[str, Any]:
+        return await self._object("POST", f"/api/webhooks/replays/{_part(replay_id)}/cancel")
 
     # --- health -----------------------------------------------------------------------------------------------------
 

@@ -205,10 +205,21 @@ class Events(Section):
     """Only types registered by `PUT /api/events/types/{type}`."""
 
 
+class Notify(Section):
+    """Whom a `send-notification` job tells of endpoints that fail and are disabled."""
+
+    type: Literal["email", "slack", "sms", "push"]
+    to: str | None = None
+    """Fills `{to}` in the channel's URL."""
+
+
 class Webhooks(Section):
     allow_networks: tuple[str, ...] = ()
     schedule: tuple[Duration, ...] = ("0s", "5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")  # type: ignore[assignment]
     endpoints: tuple[Endpoint, ...] = ()
+    disable_after: Duration | None = "5d"  # type: ignore[assignment]
+    """How long an endpoint may be without a success; null or 0s: for ever."""
+    notify: Notify | None = None
 
     @field_validator("allow_networks")
     @classmethod

@@ -1,9 +1,9 @@
--- Claim: what each endpoint's concurrency allows of what is due, under a lease; leases that ran out are taken back first.
+-- Claim: what each endpoint's concurrency and rate allow of what is due, under a lease; leases that ran out are taken back first.
 --
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits
 -- Returns {version of the endpoints, when something can next be claimed or '',
---   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base]…]…], [event, body…]}
+--   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base, line]…]…], [event, body…]}
 --
 -- A lease is the time at which it runs out, less a fraction of a ms made of the token: no two claims of a delivery have the same one,
 -- so it also is what allows to settle it.
@@ -11,6 +11,8 @@
 local now, limit, retries_left, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local MAX_VISITS = 1000
 local AT_ONCE = 50
+-- How much of a rate may begin at once.
+local BURST_MS = 100
 -- Of the deliveries of an endpoint, or of a claim, for which fresh ones and retries compete, one in so many is a retry.
 local SHARE = 5
 local LOST = '{"at":' .. ARGV[1] .. ',"duration":null,"status":null,"error":"the sending process died; the request may have arrived","response":null,"address":null}'
@@ -54,9 +56,9 @@ local function open_round(endpoint, lease, kind)
 end
 
 local function add(round, delivery)
-  local d = call('HMGET', key('delivery', delivery), 'event', 'type', 'run', 'attempts', 'base')
+  local d = call('HMGET', key('delivery', delivery), 'event', 'type', 'run', 'attempts', 'base', 'line')
   if not d[1] then return false end
-  round[#round + 1] = {delivery, d[1], d[2], d[3] or '', d[4] or '0', d[5] or '0'}
+  round[#round + 1] = {delivery, d[1], d[2], d[3] or '', d[4] or '0', d[5] or '0', d[6] or ''}
   taken = taken + 1
   return true
 end
@@ -72,56 +74,82 @@ local function take(kind, endpoint, found, count, lease)
 end
 
 -- Where the endpoint stands after so many of the heads were taken. It goes behind those that wait.
-local function stand(index, endpoint, found, count, full)
+local function stand(index, endpoint, found, count, full, earliest)
   local following = found[2 * count + 2]
   if not following then
     drop(index, endpoint)
   else
-    put(index, int(full and FULL or math.max(tonumber(following), now + 1)), endpoint)
+    put(index, int(full and FULL or math.max(tonumber(following), now + 1, earliest)), endpoint)
   end
 end
 
--- How many of `slots` go to fresh ones and to retries, when so many of each are due.
-local function divide(endpoint, slots, fresh, retries, turn)
-  if fresh + retries <= slots then return fresh, retries end
-  if retries == 0 then return math.min(fresh, slots), 0 end
-  -- Over several claims of few slots the ratio holds, too.
-  local passed = turn + slots
-  local share = math.min(retries, math.max(math.floor(passed / SHARE), slots - fresh))
+-- A rate (`count/ms`, empty for none) as GCRA has it: `tat` is when what was taken so far would be through at an even pace, and how far it may be
+-- ahead of now is the burst. So in no stretch of time more begin than the rate allows in it, and one burst.
+local function pace_of(rate, tat)
+  local count, ms = string.match(rate or '', '^(%d+)/(%d+)$')
+  if not count then return nil end
+  local interval = ms / count
+  local burst = math.max(1, math.floor(BURST_MS / interval))
+  local pace = {interval = interval, tat = math.max(tonumber(tat or '') or 0, now), ahead = burst * interval}
+  -- Rounding must not cost one.
+  pace.left = math.floor((now + pace.ahead - pace.tat) / interval + 1e-6)
+  return pace
+end
+
+-- When one more may begin.
+local function earliest_of(pace) return math.ceil(pace.tat + pace.interval - pace.ahead - 1e-6) end
+
+local function spend(endpoint, pace, count)
+  pace.tat, pace.left = pace.tat + count * pace.interval, pace.left - count
+  call('HSET', key('endpoint', endpoint), 'tat', string.format('%.4f', pace.tat))
+end
+
+-- How many of `room` go to fresh ones and to retries, when so many of each are due.
+local function divide(endpoint, room, fresh, retries, turn)
+  if fresh + retries <= room then return fresh, retries end
+  if retries == 0 then return room, 0 end
+  -- Over several small claims the ratio holds, too.
+  local passed = turn + room
+  local share = math.min(retries, math.max(math.floor(passed / SHARE), room - fresh))
   call('HSET', key('endpoint', endpoint), 'turn', passed % SHARE)
-  return slots - share, share
+  return room - share, share
 end
 
 -- `fresh` and `retries` say of which something may be due.
 local function visit(endpoint, most, fresh, retries)
   visits = visits + 1
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil', 'turn')
+  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil', 'openUntil', 'turn', 'rate', 'tat')
   if e[1] ~= 'enabled' then
     drop(DUE, endpoint)
     drop(DUE_RETRIES, endpoint)
     return
   end
   local leased = call('ZCARD', key('leases', endpoint))
-  local free = tonumber(e[2]) - leased
-  local rest = rests_until(e[4])
+  local free = slots(e[2], e[5]) - leased
+  local rest = rests_until(e[4], e[5])
+  local pace = pace_of(e[7], e[8])
+  if pace and pace.left < 1 then rest = math.max(rest, earliest_of(pace)) end
   local before = taken
   if rest > now or free <= 0 then
     local at = int(rest > now and rest or FULL)
     if fresh then put(DUE, at, endpoint) end
     if retries then put(DUE_RETRIES, at, endpoint) end
   else
-    local slots = math.min(free, most - before)
+    local room = math.min(free, most - before, pace and pace.left or free)
     local mailbox, in_mailbox, again, in_again = {}, 0, {}, 0
-    if fresh then mailbox, in_mailbox = heads('mailbox', endpoint, slots) end
-    if retries then again, in_again = heads('retries', endpoint, math.min(slots, retries_left)) end
-    local from_mailbox, from_retries = divide(endpoint, slots, in_mailbox, in_again, tonumber(e[5] or '0'))
+    if fresh then mailbox, in_mailbox = heads('mailbox', endpoint, room) end
+    if retries then again, in_again = heads('retries', endpoint, math.min(room, retries_left)) end
+    -- A probe is a fresh one where there is one: a retry may fail for what it is.
+    if e[5] and e[5] ~= '' and in_mailbox > 0 then in_again = 0 end
+    local from_mailbox, from_retries = divide(endpoint, room, in_mailbox, in_again, tonumber(e[6] or '0'))
     local lease = string.format('%.17g', now + tonumber(e[3]) - tonumber(string.sub(token, 1, 3), 16) % 1024 / 1024)
     take('mailbox', endpoint, mailbox, from_mailbox, lease)
     take('retries', endpoint, again, from_retries, lease)
     retries_left = retries_left - from_retries
-    local full = taken - before >= free
-    if fresh then stand(DUE, endpoint, mailbox, from_mailbox, full) end
-    if retries then stand(DUE_RETRIES, endpoint, again, from_retries, full) end
+    if pace and taken > before then spend(endpoint, pace, taken - before) end
+    local full, earliest = taken - before >= free, pace and pace.left < 1 and earliest_of(pace) or 0
+    if fresh then stand(DUE, endpoint, mailbox, from_mailbox, full, earliest) end
+    if retries then stand(DUE_RETRIES, endpoint, again, from_retries, full, earliest) end
   end
   if leased > 0 or taken > before then watched[#watched + 1], watched[#watched + 2] = int(now + tonumber(e[3])), endpoint end
 end

@@ -13,14 +13,16 @@ from webhooks.attempts import attempt_record
 from webhooks.backoff import Verdict, decide
 from webhooks.directory import Directory
 from webhooks.endpoints import Endpoints
-from webhooks.errors import WebhookError
+from webhooks.errors import NotFound, WebhookError
 from webhooks.mailbox import Claim, Mailbox, Settlement, released
 from webhooks.model import Endpoint
-from webhooks.notices import OWN, delivery_exhausted, endpoint_disabled
+from webhooks.notices import about
 from webhooks.outbox import Outbox
+from webhooks.selecting import Bodies
 from webhooks.sender import Outcome, Request, Sender
 from webhooks.signing import Key
 from webhooks.stubborn import STORE_ERRORS, Pause
+from webhooks.tally import Tally
 
 CAPACITY = 2_000
 """Attempts under way in one process: room for two hundred endpoints that hang with ten each, until their breakers open, before others wait.
@@ -64,6 +66,7 @@ class Dispatcher:
         schedule: Sequence[int],
         clock: Callable[[], int],
         *,
+        tally: Tally | None = None,
         capacity: int = CAPACITY,
     ) -> None:
         self._mailbox = mailbox
@@ -73,6 +76,7 @@ class Dispatcher:
         self._outbox = outbox
         self._schedule = schedule
         self._clock = clock
+        self._tally = tally or Tally()
         self._capacity = capacity
         self._sending: dict[asyncio.Task[None], Claim] = {}
         self._outcomes: list[Settlement] = []
@@ -84,6 +88,7 @@ class Dispatcher:
         self._freed = asyncio.Event()
         self._claimed_at: float | None = None
         self._opened: dict[str, _Opened] = {}
+        self._bodies = Bodies()
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Deliver until told to stop; then finish what is under way within `drain` seconds and hand back the rest."""
@@ -154,33 +159,32 @@ class Dispatcher:
     async def _deliver(self, claim: Claim) -> None:
         now = self._clock()
         endpoint = self._directory.get(claim.endpoint)
-        if endpoint is None or not claim.body:
-            # Deleted since, or its headers cannot be decrypted.
-            outcome = Outcome(duration=0, error="the endpoint was deleted, or its secrets cannot be decrypted")
-        else:
-            try:
-                outcome = await self._attempt(claim, endpoint, now)
-            except Exception:
-                # A mistake of ours is a failed attempt like any other, so that the schedule slows its repetition down and ends it.
-                log.exception("an attempt broke", delivery=claim.id, endpoint=claim.endpoint)
-                outcome = Outcome(duration=self._clock() - now, error="the sender failed; its log says why")
-        self._record(claim, endpoint, outcome, now)
-
-    async def _attempt(self, claim: Claim, endpoint: Endpoint, now: int) -> Outcome:
+        request: Request | None = None
         try:
-            opened = self._open(endpoint, now)
+            if endpoint is None or not claim.body:
+                raise NotFound("the endpoint was deleted, or its event is no longer kept")
+            request = self._request(claim, endpoint, now)
+            outcome = await self._sender.send(request, now)
         except WebhookError as error:
-            return Outcome(duration=0, error=error.message)
-        request = Request(
+            outcome = Outcome(duration=0, error=error.message)
+        except Exception:
+            # A mistake of ours is a failed attempt like any other, so that the schedule slows its repetition down and ends it.
+            log.exception("an attempt broke", delivery=claim.id, endpoint=claim.endpoint)
+            outcome, request = Outcome(duration=self._clock() - now, error="the sender failed; its log says why"), None
+        self._record(claim, endpoint, outcome, now, sent=request is not None)
+
+    def _request(self, claim: Claim, endpoint: Endpoint, now: int) -> Request:
+        """Raises MissingKey."""
+        opened = self._open(endpoint, now)
+        return Request(
             url=endpoint.url,
             event=claim.event,
-            body=claim.body,
+            body=self._bodies.of(claim.event, claim.body, endpoint.payload),
             keys=[key for until, key in opened.keys if until is None or until > now],
             headers=opened.headers,
             timeout=endpoint.timeout / 1000,
             trace=claim.run or claim.event,
         )
-        return await self._sender.send(request, now)
 
     def _open(self, endpoint: Endpoint, now: int) -> "_Opened":
         """Decrypted once per version of the endpoint. Raises MissingKey."""
@@ -193,17 +197,17 @@ class Dispatcher:
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
-    def _record(self, claim: Claim, endpoint: Endpoint | None, outcome: Outcome, now: int) -> None:
+    def _record(self, claim: Claim, endpoint: Endpoint | None, outcome: Outcome, now: int, *, sent: bool) -> None:
         decision = decide(
             status=outcome.verdict_status,
             retry_after=outcome.retry_after,
+            directive=outcome.webhook_delivery,
             tried=claim.tried + 1,
             schedule=(endpoint and endpoint.schedule) or self._schedule,
             now=self._clock(),
             random=random.random(),
         )
-        quiet = claim.type.startswith(OWN)
-        exhausted = decision.verdict is Verdict.EXHAUSTED and not quiet
+        failed = decision.verdict is not Verdict.DELIVERED
         settlement = Settlement(
             claim=claim,
             verdict=decision.verdict,
@@ -211,11 +215,15 @@ class Dispatcher:
             due=decision.due,
             hold_until=decision.hold_until,
             endpoint_version=endpoint.version if endpoint else 0,
-            gone=({} if quiet else endpoint_disabled(claim, outcome)) if decision.gone else None,
-            exhausted=delivery_exhausted(claim, outcome) if exhausted else None,
+            receiver=decision.receiver if sent else None,
+            refusal=decision.refusal,
+            off=decision.off,
+            reason=decision.reason,
+            about=about(claim, outcome) if failed or decision.off else None,
         )
+        self._tally.count(claim.endpoint, delivered=not failed, exhausted=decision.verdict is Verdict.EXHAUSTED, duration=outcome.duration, at=now)
         # The record says as much of a success.
-        (log.debug if decision.verdict is Verdict.DELIVERED else log.info)(
+        (log.info if failed else log.debug)(
             "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
             status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
         )  # fmt: skip
@@ -253,7 +261,7 @@ class Dispatcher:
                     await self._settle_each(batch)
                 pause.reset()
                 del self._outcomes[: len(batch)]
-                if any(one.gone or one.exhausted for one in batch):
+                if any(one.about for one in batch):
                     self._outbox.nudge()
                 crowded = self._retries >= self._capacity // 2
                 self._count([one.claim for one in batch], -1)

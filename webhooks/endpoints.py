@@ -114,7 +114,7 @@ class Endpoints:
 
         def rotated(present: Endpoint) -> Endpoint:
             wanted = self.keyring.rotated(_writable(present), secret, self._clock(), given.overlap)
-            if len(wanted.secrets) > MAX_SECRETS:
+            if max(len(wanted.secrets), len(wanted.pairs)) > MAX_SECRETS:
                 raise Conflict(f"{MAX_SECRETS} secrets of {endpoint} sign already", hint="wait until one has ended, or give a shorter overlap (0s)")
             return wanted
 
@@ -220,6 +220,7 @@ class Endpoints:
             [
                 self._clock(), "save", endpoint.id, endpoint.version, records.definition(endpoint), endpoint.created,
                 endpoint.concurrency, lease_for(endpoint.timeout), endpoint.status.value, endpoint.reason or "", random.token_hex(8),
+                f"{endpoint.rate.count}/{endpoint.rate.per}" if endpoint.rate else "",
             ],
         )  # fmt: skip
         return None if int(version) < 0 else replace(endpoint, version=int(version))

@@ -71,13 +71,13 @@ class Keyring:
         """Whether the encryption key of this id is configured."""
         return self._vault.knows(key)
 
-    def former(self, endpoint: Endpoint) -> set[str]:
+    def former(self, endpoint: Endpoint, now: int) -> set[str]:
         """Ids of the encryption keys, other than the current one, without which something of this endpoint cannot be opened."""
-        return {self._vault.key_of(token) for token in _tokens(endpoint)} - {self._vault.current}
+        return {self._vault.key_of(token) for token in _tokens(endpoint, now)} - {self._vault.current}
 
-    def renewals(self, endpoint: Endpoint) -> list[tuple[str, str]]:
+    def renewals(self, endpoint: Endpoint, now: int) -> list[tuple[str, str]]:
         """Each token of a former key, and one of the current key in its place. Raises MissingKey."""
-        former = [token for token in _tokens(endpoint) if self._vault.key_of(token) != self._vault.current]
+        former = [token for token in _tokens(endpoint, now) if self._vault.key_of(token) != self._vault.current]
         return [(token, self._vault.seal(self._vault.open(token, owner=endpoint.id), owner=endpoint.id)) for token in former]
 
     # --- within -----------------------------------------------------------------------------------------------------
@@ -104,8 +104,10 @@ def overlapping(secrets: tuple[S, ...], now: int, overlap: int) -> list[S]:
     return signing(tuple(ends), now)
 
 
-def _tokens(endpoint: Endpoint) -> list[str]:
-    return [one.token for one in (*endpoint.secrets, *endpoint.pairs)] + ([endpoint.headers] if endpoint.headers else [])
+def _tokens(endpoint: Endpoint, now: int) -> list[str]:
+    """All that is ever opened again: nobody needs what has ceased to sign."""
+    sealed = [*signing(endpoint.secrets, now), *signing(endpoint.pairs, now)]
+    return [one.token for one in sealed] + ([endpoint.headers] if endpoint.headers else [])
 
 
 def _same(one: str, other: str) -> bool:

@@ -23,7 +23,8 @@ class Keys:
         return f"{self.prefix}:changes"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: `definition` (JSON), `status`, `reason`, `concurrency`, `lease` (ms), `heldUntil` (ms), `v` (own version)."""
+        """Hash: `definition` (JSON), `status`, `reason`, `concurrency`, `lease` (ms), `rate` (`count/ms`), `v` (own version);
+        what claims leave: `tat` (ms, of its rate) and `turn` (of fresh ones and retries); its health, see `health.lua`."""
         return f"{self.prefix}:endpoint:{endpoint}"
 
     def event(self, event: str) -> str:
@@ -66,6 +67,13 @@ class Keys:
     def leases(self, endpoint: str) -> str:
         """Sorted set: deliveries of one endpoint being attempted, by when their lease runs out (ms)."""
         return f"{self.prefix}:leases:{endpoint}"
+
+    def line(self, endpoint: str, key: str) -> str:
+        """Sorted set, all of one score: pending deliveries of an endpoint with one ordering key (hashed), each behind its place in the log.
+
+        One of them is in the mailbox, the retries or the leases; as long as it has not ended the others wait.
+        """
+        return f"{self.prefix}:line:{endpoint}:{key}"
 
     @property
     def due(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import orjson
 
-from webhooks.backoff import Verdict
+from webhooks.backoff import Off, Receiver, Verdict
 from webhooks.keys import Keys
 from webhooks.scripts import Script, Store
 
@@ -41,6 +41,8 @@ class Claim:
     tried: int
     """Made so far in this round of the schedule."""
     body: bytes
+    line: str | None = None
+    """Where its endpoint wants an order: its place in it; see `ordering.py`."""
     retry: bool
     """Whether it was taken from the retries, of which a dispatcher has only so many under way."""
 
@@ -66,39 +68,52 @@ class Settlement:
     due: int | None = None
     hold_until: int | None = None
     endpoint_version: int = 0
-    gone: dict[str, Any] | None = None
-    """The receiver said 410; the event to publish, empty for none."""
-    exhausted: dict[str, Any] | None = None
-    """The event to publish if this ends the delivery."""
+    receiver: Receiver | None = None
+    """What the attempt says about it; None: nothing, it was not asked."""
+    refusal: bool = False
+    """It is too busy and did not say for how long."""
+    off: Off | None = None
+    """It wants nothing any more."""
+    reason: str | None = None
+    """Why the delivery is exhausted, where that is not the schedule's end."""
+    about: dict[str, Any] | None = None
+    """What an event about this says; None: there shall be none."""
 
     def packed(self) -> list[Any] | dict[str, Any]:
         """As settle.lua reads it: a success short, for there are the most of them."""
         attempt = self.attempt or {}
         code, record = str(attempt.get("status") or ""), orjson.dumps(attempt)
-        if self.verdict is Verdict.DELIVERED:
-            return [self.claim.id, self.claim.lease, code, record]
+        if self.verdict is Verdict.DELIVERED and not self.off:
+            return [self.claim.id, self.claim.lease, code, record, *([self.claim.line] if self.claim.line else [])]
         item = {
             "id": self.claim.id,
             "lease": self.claim.lease,
+            "line": self.claim.line,
             "verdict": self.verdict.value if self.verdict else RELEASED,
-            "version": self.endpoint_version,
             "retry": int(self.claim.retry),
-            "due": self.due,
+            "version": self.endpoint_version,
+            "began": attempt.get("at"),
+            "receiver": self.receiver and self.receiver.value,
+            "refusal": self.refusal or None,
+            "off": self.off and self.off.value,
             "hold": self.hold_until,
-            "gone": None if self.gone is None else orjson.dumps(self.gone) if self.gone else "",
+            "due": self.due,
+            "reason": self.reason,
             "code": code,
             "attempt": record,
-            "notice": orjson.dumps(self.exhausted) if self.exhausted else None,
+            "about": self.about and orjson.dumps(self.about),
         }
         return {name: value for name, value in item.items() if value is not None}
 
 
 class Mailbox:
-    def __init__(self, redis: Store, keys: Keys) -> None:
+    def __init__(self, redis: Store, keys: Keys, *, disable_after: int = 0) -> None:
+        """`disable_after`: ms without a success after which an endpoint is disabled; 0: never."""
         self._redis = redis
         self._keys = keys
+        self._disable_after = disable_after
         self._claim = Script(redis, "claim")
-        self._settle = Script(redis, "settle")
+        self._settle = Script(redis, "health", "settle")
 
     async def claim(self, limit: int, now: int, *, retries: int | None = None) -> Batch:
         """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
@@ -116,10 +131,11 @@ class Mailbox:
                 attempts=int(attempts),
                 tried=int(attempts) - int(base),
                 body=bodies[event],
+                line=line or None,
                 retry=retry == 1,
             )
             for endpoint, lease, retry, *rows in rounds
-            for delivery, event, type, run, attempts, base in rows
+            for delivery, event, type, run, attempts, base, line in rows
         ]
         return Batch(claims=claims, version=int(version), next_due=int(next_due) if next_due else None)
 
@@ -127,12 +143,12 @@ class Mailbox:
         """Record outcomes; for each `ok`, `stale` (somebody else holds it by now), `repeated` or `missing` (removed meanwhile)."""
         if not settlements:
             return []
+        packed = [one.packed() for one in settlements]
         groups: dict[str, tuple[list[int], list[int]]] = {}
         for place, one in enumerate(settlements):
-            groups.setdefault(one.claim.endpoint, ([], []))[one.verdict is not Verdict.DELIVERED].append(place)
-        batch = [(endpoint, *([settlements[place].packed() for place in kind] for kind in kinds)) for endpoint, kinds in groups.items()]
-        packed: bytes = msgpack.packb(batch, use_bin_type=False)
-        answers = await self._settle([self._keys.prefix], [now, packed])
+            groups.setdefault(one.claim.endpoint, ([], []))[isinstance(packed[place], dict)].append(place)
+        batch = [(endpoint, *([packed[place] for place in kind] for kind in kinds)) for endpoint, kinds in groups.items()]
+        answers = await self._settle([self._keys.prefix], [now, self._disable_after, msgpack.packb(batch, use_bin_type=False)])
         places = (place for kinds in groups.values() for kind in kinds for place in kind)
         found = dict(zip(places, chain.from_iterable(answers), strict=True))
         return [found[place] for place in range(len(settlements))]
@@ -146,9 +162,9 @@ class Mailbox:
         await self._redis.lpush(self._keys.wake, "1")
 
     async def longest_waiting(self, now: int) -> int:
-        """For how many ms the endpoint that waits longest could have been claimed; 0 if none waits."""
-        heads = [row for index in (self._keys.due, self._keys.due_retries) for row in await self._redis.zrange(index, 0, 0, withscores=True)]
-        return max((now - int(place) for _, place in heads), default=0) if any(place <= now for _, place in heads) else 0
+        """For how many ms the endpoint that waits longest with fresh deliveries could have been claimed; 0 if none waits."""
+        rows = await self._redis.zrange(self._keys.due, 0, 0, withscores=True)
+        return max(now - int(rows[0][1]), 0) if rows else 0
 
 
 def released(claim: Claim) -> Settlement:

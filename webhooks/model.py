@@ -1,12 +1,14 @@
 """What is stored and passed around: endpoints, deliveries and attempts."""
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import orjson
 
+from webhooks.health import Health
 from webhooks.units import Rate, format_duration, iso, ms
 
 HIDDEN = "(hidden)"
@@ -23,7 +25,7 @@ class EndpointStatus(StrEnum):
     PAUSED = "paused"
     """Events still become deliveries, which wait."""
     DISABLED = "disabled"
-    """The receiver said that it is gone: pending deliveries wait, new events are recorded as skipped."""
+    """The receiver said that it wants nothing any more, or failed for too long: pending deliveries wait, new events are recorded as skipped."""
 
 
 class Payload(StrEnum):
@@ -101,9 +103,11 @@ class Endpoint:
     """ms since the epoch."""
     version: int = 0
     """+1 with each change."""
+    health: Health = field(default=Health(), compare=False)
+    """As it was when this was read."""
 
-    def document(self) -> dict[str, Any]:
-        """As the API shows it; never with a secret."""
+    def document(self, now: int | None = None) -> dict[str, Any]:
+        """As the API shows it at a time (ms; None: now); never with a secret."""
         pairs = self.pairs if self.asymmetric else ()
         return {
             "id": self.id,
@@ -123,6 +127,7 @@ class Endpoint:
             "publicKey": pairs[0].public if pairs else None,
             "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until is not None],
             "headers": dict.fromkeys(self.header_names, HIDDEN),
+            "health": self.health.document(time.time_ns() // 1_000_000 if now is None else now),
             "source": self.source,
             "createdAt": iso(self.created),
         }
@@ -176,7 +181,7 @@ class Delivery:
     run: str | None
     status: DeliveryStatus
     reason: str | None
-    """Why it was skipped."""
+    """Why it was skipped, or exhausted before its schedule's end."""
     attempts: int
     code: int | None
     """HTTP status of the last attempt."""
@@ -184,6 +189,8 @@ class Delivery:
     """ms since the epoch, of the attempt that it waits for, or that is under way; None unless it is pending."""
     created: int
     finished: int | None
+    line: str | None = None
+    """Where its endpoint wants an order: its place in it; see `ordering.py`."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -216,6 +223,7 @@ class Delivery:
             due=int(fields["due"]) if fields.get("due") and fields["status"] == DeliveryStatus.PENDING else None,
             created=int(fields["created"]),
             finished=int(fields["finished"]) if fields.get("finished") else None,
+            line=fields.get("line") or None,
         )
 
 

@@ -1,4 +1,4 @@
-"""The events that this package itself causes, as they wait in the outbox: `{type, data, identity}`."""
+"""What the events that this package itself causes (`delivery.exhausted`, `endpoint.*`) say about the attempt behind them."""
 
 from typing import Any
 
@@ -9,19 +9,10 @@ OWN = ("delivery.", "endpoint.")
 """Events about deliveries and endpoints: they never cause further ones, nor go to the endpoint concerned."""
 
 
-def endpoint_disabled(claim: Claim, outcome: Outcome) -> dict[str, Any]:
-    """`endpoint.disabled`: its receiver answered 410."""
-    data = _about(claim, outcome) | {"reason": "gone"}
-    return {"type": "endpoint.disabled", "data": data, "identity": [claim.endpoint, claim.id, claim.attempts + 1]}
-
-
-def delivery_exhausted(claim: Claim, outcome: Outcome) -> dict[str, Any]:
-    """`delivery.exhausted`: the last attempt of its schedule failed."""
-    data = _about(claim, outcome) | {"error": outcome.error}
-    return {"type": "delivery.exhausted", "data": data, "identity": [claim.id, claim.attempts + 1]}
-
-
-def _about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+def about(claim: Claim, outcome: Outcome) -> dict[str, Any] | None:
+    """None where the delivery was of such an event itself. The scripts add what they alone know."""
+    if claim.type.startswith(OWN):
+        return None
     return {
         "endpoint": claim.endpoint,
         "delivery": claim.id,
@@ -30,4 +21,5 @@ def _about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
         "runId": claim.run,
         "status": outcome.status,
         "attempts": claim.attempts + 1,
+        "error": outcome.error,
     }

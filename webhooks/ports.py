@@ -36,6 +36,9 @@ class EventLog(Protocol):
     async def read(self, *, count: int, block_ms: int) -> Sequence[Event]:
         """Entries delivered to this consumer next: first those left unacknowledged by a dead consumer, then new ones."""
 
+    async def left(self, *, count: int) -> Sequence[Event]:
+        """Those alone that a dead consumer left, or that this one has kept for long."""
+
     async def ack(self, cursors: Sequence[str]) -> None: ...
 
 

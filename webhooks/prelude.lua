@@ -5,7 +5,7 @@
 -- came as strings are handed on as strings.
 --
 -- A delivery's hash has, beside what model.Delivery shows, `base`: how many attempts were made before the present round of its schedule
--- (a replay starts a new one). An empty field is as good as none. Times are ms since the epoch, passed in: scripts that read the store's clock could not be tested at a given instant.
+-- (a replay starts a new one), and `line`, where its endpoint wants an order (ordering.py): 16 digits of the key, 20 of its place. An empty field is as good as none. Times are ms since the epoch, passed in: scripts that read the store's clock could not be tested at a given instant.
 
 local P = KEYS[1]
 local call = redis.call
@@ -76,18 +76,21 @@ end
 -- --- endpoints ---
 
 -- The earliest that anything of an endpoint may be claimed.
-local function rests_until(held) return tonumber(held or '') or 0 end
+local function rests_until(held, open) return math.max(tonumber(held or '') or 0, tonumber(open or '') or 0) end
+
+-- Through a breaker that is not closed one attempt at a time finds out whether it may be.
+local function slots(concurrency, open) return open and open ~= '' and 1 or tonumber(concurrency) end
 
 -- Where an endpoint stands in both indexes, worked out anew. One that has been waiting keeps its place.
 local function reindex(endpoint, now)
-  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'heldUntil')
-  local full = e[1] == 'enabled' and call('ZCARD', key('leases', endpoint)) >= tonumber(e[2])
+  local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'heldUntil', 'openUntil')
+  local full = e[1] == 'enabled' and call('ZCARD', key('leases', endpoint)) >= slots(e[2], e[4])
   for index, kind in pairs({[DUE] = 'mailbox', [DUE_RETRIES] = 'retries'}) do
     local head = e[1] == 'enabled' and call('ZRANGE', key(kind, endpoint), 0, 0, 'WITHSCORES') or {}
     if not head[2] then
       call('ZREM', index, endpoint)
     else
-      local at = full and FULL or math.max(tonumber(head[2]), rests_until(e[3]))
+      local at = full and FULL or math.max(tonumber(head[2]), rests_until(e[3], e[4]))
       if at <= now then
         local place = tonumber(call('ZSCORE', index, endpoint) or '')
         at = place and place <= now and place or now
@@ -112,11 +115,35 @@ local function attempt(delivery, record)
   return int(call('HINCRBY', key('delivery', delivery), 'attempts', 1))
 end
 
+-- Of those with one ordering key, one is in the mailbox, the retries or the leases, and the others wait in a line, by their place in the log.
+
+local function line_set(endpoint, line) return key('line', endpoint .. ':' .. string.sub(line, 1, 16)) end
+
+-- Whether it is this one's turn at once.
+local function enter(endpoint, delivery, line)
+  local set = line_set(endpoint, line)
+  call('ZADD', set, 0, string.sub(line, 17) .. delivery)
+  return call('ZCARD', set) == 1
+end
+
+-- It has ended: returns whose turn it is now, and when (a string); it is in the mailbox then.
+local function leave(endpoint, delivery, line)
+  local set = line_set(endpoint, line)
+  call('ZREM', set, string.sub(line, 17) .. delivery)
+  local following = call('ZRANGE', set, 0, 0)[1]
+  if not following then return end
+  following = string.sub(following, 21)
+  local due = call('HGET', key('delivery', following), 'due') or '0'
+  put(key('mailbox', endpoint), due, following)
+  return following, due
+end
+
 -- A delivery leaves wherever it waits, skipped. `now` is a string.
 local function skip(delivery, endpoint, from, reason, now)
   for _, kind in ipairs({'mailbox', 'retries', 'leases'}) do drop(key(kind, endpoint), delivery) end
-  local created = call('HGET', key('delivery', delivery), 'created')
-  if not created then return end
+  local d = call('HMGET', key('delivery', delivery), 'created', 'line')
+  if not d[1] then return end
   call('HSET', key('delivery', delivery), 'status', 'skipped', 'reason', reason, 'finished', now)
-  note(delivery, endpoint, created, from, 'skipped', now)
+  note(delivery, endpoint, d[1], from, 'skipped', now)
+  if d[2] then leave(endpoint, delivery, d[2]) end
 end

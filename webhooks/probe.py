@@ -10,7 +10,7 @@ from webhooks.endpoints import Endpoints
 from webhooks.errors import MissingKey
 from webhooks.guard import Guard
 from webhooks.model import Attempt, Endpoint, KeptEvent
-from webhooks.selecting import Filters
+from webhooks.selecting import body_of
 from webhooks.sender import Outcome, Request, Sender
 
 TYPE = "webhook.test"
@@ -31,10 +31,9 @@ class Probed:
 
 
 class Probe:
-    def __init__(self, endpoints: Endpoints, guard: Guard, filters: Filters, clock: Callable[[], int]) -> None:
+    def __init__(self, endpoints: Endpoints, guard: Guard, clock: Callable[[], int]) -> None:
         self._endpoints = endpoints
         self._guard = guard
-        self._filters = filters
         self._clock = clock
 
     async def send(self, endpoint: str) -> Probed:
@@ -60,7 +59,7 @@ class Probe:
         return Request(
             url=endpoint.url,
             event=event.id,
-            body=self._filters.of(event).body(endpoint.payload),
+            body=body_of(event.document(), endpoint.payload),
             keys=[key for _, key in self._endpoints.keyring.keys(endpoint, now)],
             headers=self._endpoints.keyring.headers(endpoint),
             timeout=endpoint.timeout / 1000,

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from webhooks.health import Health
 from webhooks.model import Endpoint, EndpointStatus, Payload, Sealed, SealedPair
 from webhooks.units import parse_rate
 
@@ -60,4 +61,5 @@ def parse(endpoint: str, fields: Mapping[str, str]) -> Endpoint:
         removed=stored["removed"],
         created=stored["created"],
         version=int(fields["v"]),
+        health=Health.parse(fields),
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack
+import orjson
 import structlog
 
 from webhooks.candidates import END, Candidate, Candidates
@@ -13,10 +14,10 @@ from webhooks.endpoints import Endpoints
 from webhooks.errors import NotFound
 from webhooks.keys import Keys
 from webhooks.model import Endpoint, EndpointStatus
+from webhooks.ordering import line_of
 from webhooks.pacing import allowed, spend, wait_ms
 from webhooks.replays import ManyReplayed, Replays, ReplayStatus
 from webhooks.scripts import Script, Store
-from webhooks.selecting import Filters
 from webhooks.stubborn import STORE_ERRORS, Pause
 
 PER_STEP = 200
@@ -28,15 +29,12 @@ log = structlog.get_logger(__name__)
 
 
 class Replaying:
-    def __init__(
-        self, redis: Store, keys: Keys, replays: Replays, candidates: Candidates, endpoints: Endpoints, filters: Filters, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, redis: Store, keys: Keys, replays: Replays, candidates: Candidates, endpoints: Endpoints, clock: Callable[[], int]) -> None:
         self._redis = redis
         self._keys = keys
         self._replays = replays
         self._candidates = candidates
         self._endpoints = endpoints
-        self._filters = filters
         self._clock = clock
         self._script = Script(redis, "replays")
 
@@ -83,7 +81,7 @@ class Replaying:
             "to": found.position,
             "paid": repr(paid),
             "records": [candidate.delivery for candidate in found.found if candidate.source is None],
-            "events": [self._packed(candidate, endpoint) for candidate in found.found if candidate.source is not None],
+            "events": [_packed(candidate, endpoint) for candidate in found.found if candidate.source is not None],
         }
         packed: bytes = msgpack.packb(what, use_bin_type=False)
         await self._script([self._keys.prefix], [now, "step", replay, packed])
@@ -104,14 +102,17 @@ class Replaying:
             return room, 0.0
         return min(room, allowed(rate, state.paid, now)), min(max(wait_ms(rate, state.paid, now) / 1000, 0.001), IDLE_SECONDS)
 
-    def _packed(self, candidate: Candidate, endpoint: Endpoint) -> dict[str, Any]:
-        event = candidate.source
-        assert event
-        run = event.data.get("runId")
-        return {
-            "id": event.id,
-            "type": event.type,
-            "run": run if isinstance(run, str) else "",
-            "body": self._filters.of(event).body(endpoint.payload),
-            "delivery": candidate.delivery,
-        }
+
+def _packed(candidate: Candidate, endpoint: Endpoint) -> dict[str, Any]:
+    event = candidate.source
+    assert event
+    run = event.data.get("runId")
+    line = line_of(endpoint.ordering, event)
+    return {
+        **({"line": line} if line else {}),
+        "id": event.id,
+        "type": event.type,
+        "run": run if isinstance(run, str) else "",
+        "body": orjson.dumps(event.document()),
+        "delivery": candidate.delivery,
+    }

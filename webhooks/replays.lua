@@ -3,7 +3,7 @@
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 operation, 3…:
 --   create  3 replay, 4 endpoint, 5 what is asked for (JSON), 6 first position; returns the replay that runs for this endpoint, which may be another
---   step    3 replay, 4 in MessagePack: {from, to: positions, paid, records: [delivery…], events: [{id, type, run, body, delivery}…]}
+--   step    3 replay, 4 in MessagePack: {from, to: positions, paid, records: [delivery…], events: [{id, type, run, body, delivery, line or nil}…]}
 --           returns whether it was done: not, if the replay has moved or ended meanwhile, or its endpoint cannot be served
 --   cancel  3 replay, 4 reason
 --   forget  3 those that began up to then (ms), 4 limit; returns how many
@@ -47,10 +47,10 @@ if operation == 'forget' then
 end
 
 -- A delivery that ended is pending again, with a new round of its schedule.
-local function revive(delivery, endpoint, status, attempts, created, replay)
+local function revive(delivery, endpoint, status, attempts, created, line, replay)
   call('HSET', key('delivery', delivery), 'status', 'pending', 'reason', '', 'finished', '', 'base', attempts or '0', 'due', ARGV[1], 'replayed', replay)
   note(delivery, endpoint, created, status, 'pending', ARGV[1])
-  put(key('retries', endpoint), ARGV[1], delivery)
+  if not line or enter(endpoint, delivery, line) then put(key('retries', endpoint), ARGV[1], delivery) end
 end
 
 -- step
@@ -64,9 +64,9 @@ if not status or status == 'disabled' then return 0 end
 
 local replayed = 0
 for _, delivery in ipairs(what.records) do
-  local d = call('HMGET', key('delivery', delivery), 'status', 'attempts', 'created')
+  local d = call('HMGET', key('delivery', delivery), 'status', 'attempts', 'created', 'line')
   if d[1] and d[1] ~= 'pending' then
-    revive(delivery, endpoint, d[1], d[2], d[3], replay)
+    revive(delivery, endpoint, d[1], d[2], d[3], d[4], replay)
     replayed = replayed + 1
   end
 end
@@ -76,7 +76,8 @@ for _, event in ipairs(what.events) do
     call('HSET', record, 'event', event.id, 'endpoint', endpoint, 'type', event.type, 'run', event.run, 'created', ARGV[1],
       'status', 'pending', 'due', ARGV[1], 'replayed', replay)
     note(event.delivery, endpoint, ARGV[1], nil, 'pending', ARGV[1], event.run)
-    put(key('retries', endpoint), ARGV[1], event.delivery)
+    if event.line then call('HSET', record, 'line', event.line) end
+    if not event.line or enter(endpoint, event.delivery, event.line) then put(key('retries', endpoint), ARGV[1], event.delivery) end
     call('SET', key('body', event.id), event.body)
     call('INCRBY', key('refs', event.id), 1)
     replayed = replayed + 1

@@ -16,9 +16,10 @@ Store = Any
 class Script:
     """One script with the shared prelude before it. Each may be repeated with the same arguments: clients do so after a lost reply."""
 
-    def __init__(self, redis: Store, name: str) -> None:
+    def __init__(self, redis: Store, *names: str) -> None:
+        """The last of `names` is the script, those before it are what it has of its own to share."""
         self._redis = redis
-        self._text = (_FOLDER / "prelude.lua").read_text() + (_FOLDER / f"{name}.lua").read_text()
+        self._text = "".join((_FOLDER / f"{name}.lua").read_text() for name in ("prelude", *names))
         self._hash = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:

@@ -1,7 +1,7 @@
 """Which endpoints have something sealed with a former encryption key, and sealing it again, so that the key can be dropped."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from webhooks import records
 from webhooks.errors import MissingKey
@@ -15,10 +15,11 @@ PER_READ = 200
 class Seals:
     """Remembers what it has seen: the first look reads all endpoints, a later one those that changed since."""
 
-    def __init__(self, redis: Store, keys: Keys, keyring: Keyring) -> None:
+    def __init__(self, redis: Store, keys: Keys, keyring: Keyring, clock: Callable[[], int]) -> None:
         self._redis = redis
         self._keys = keys
         self._keyring = keyring
+        self._clock = clock
         self._script = Script(redis, "reseal")
         self._version = 0
         """Of the endpoints as we have seen them."""
@@ -67,7 +68,7 @@ class Seals:
                 pipe.hgetall(self._keys.endpoint(endpoint))
             rows = await pipe.execute()
         for endpoint, fields in zip(ids, rows, strict=True):
-            former = self._keyring.former(records.parse(endpoint, fields)) if fields else set()
+            former = self._keyring.former(records.parse(endpoint, fields), self._clock()) if fields else set()
             if former:
                 self._former[endpoint] = former
             else:
@@ -79,7 +80,7 @@ class Seals:
             return False
         definition = fields["definition"]
         try:
-            for former, current in self._keyring.renewals(records.parse(endpoint, fields)):
+            for former, current in self._keyring.renewals(records.parse(endpoint, fields), self._clock()):
                 # In the text, so that what a newer version of this service has written beside it stays.
                 definition = definition.replace(former, current)
         except MissingKey:

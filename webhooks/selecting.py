@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ FAILED = "filter failed: "
 """Begins the reason for what is skipped because the filter can give no answer."""
 MAX_REASON = 200
 KEPT_FILTERS = 16_384
+KEPT_BODIES = 1_024
 _IDENTIFIES = re.compile(r"id|ids|\w+(Id|Ids|_id|_ids)|queue|job|workflow|step|n|version|status|endpoint|delivery|eventType")
 MAX_TEXT = 256
 MAX_ITEMS = 100
@@ -36,14 +37,12 @@ class Filters:
 
 
 class Selection:
-    """One event, asked for by many endpoints: what several of them need is made once."""
+    """One event, which many endpoints may want: the same filter is asked once."""
 
     def __init__(self, event: Event, compiled: Compile) -> None:
-        self._document = event.document()
-        self._about = {"id": event.id, **self._document}
+        self._event = event
         self._compiled = compiled
         self._reasons: dict[str, str | None] = {}
-        self._bodies: dict[Payload, bytes] = {}
 
     def skipped(self, endpoint: Endpoint) -> str | None:
         """Why the endpoint does not get the event; None if it does."""
@@ -51,15 +50,42 @@ class Selection:
         if text is None:
             return None
         if text not in self._reasons:
-            self._reasons[text] = _reason(self._compiled, text, self._about)
+            self._reasons[text] = self._reason(text)
         return self._reasons[text]
 
-    def body(self, payload: Payload) -> bytes:
-        """What is sent, and signed."""
-        if payload not in self._bodies:
-            document = self._document if payload is Payload.FULL else self._document | {"data": thin(self._document["data"])}
-            self._bodies[payload] = orjson.dumps(document)
-        return self._bodies[payload]
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        return {"id": self._event.id, **self._event.document()}
+
+    def _reason(self, text: str) -> str | None:
+        try:
+            predicate: Predicate = self._compiled(text)
+            return None if predicate(self._about) else FILTERED
+        except Exception as error:
+            # Whatever is wrong with one filter, also one that an earlier version accepted, the fan-out goes on with all others.
+            return (FAILED + str(error))[:MAX_REASON]
+
+
+class Bodies:
+    """What is sent of an event, and signed: its body, or a thin one, which is made once while many endpoints get it."""
+
+    def __init__(self) -> None:
+        self._thin: dict[str, bytes] = {}
+
+    def of(self, event: str, body: bytes, payload: Payload) -> bytes:
+        """`event` is its id, `body` the full one."""
+        if payload is Payload.FULL:
+            return body
+        if event not in self._thin:
+            if len(self._thin) >= KEPT_BODIES:
+                del self._thin[next(iter(self._thin))]
+            self._thin[event] = body_of(orjson.loads(body), payload)
+        return self._thin[event]
+
+
+def body_of(document: Mapping[str, Any], payload: Payload) -> bytes:
+    """Of `{type, timestamp, data}`."""
+    return orjson.dumps(document if payload is Payload.FULL else {**document, "data": thin(document["data"])})
 
 
 def thin(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,15 +99,6 @@ def _is_short(value: Any) -> bool:
     if isinstance(value, list):
         return len(value) <= MAX_ITEMS and not any(isinstance(item, list) or not _is_short(item) for item in value)
     return len(value) <= MAX_TEXT if isinstance(value, str) else not isinstance(value, dict)
-
-
-def _reason(compiled: Compile, text: str, event: Mapping[str, Any]) -> str | None:
-    try:
-        predicate: Predicate = compiled(text)
-        return None if predicate(event) else FILTERED
-    except Exception as error:
-        # Whatever is wrong with one filter, also one that an earlier version accepted, the fan-out goes on with all others.
-        return (FAILED + str(error))[:MAX_REASON]
 
 
 def _without(text: str) -> Predicate:

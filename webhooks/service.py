@@ -18,10 +18,12 @@ from webhooks.errors import InvalidInput
 from webhooks.fanout import Fanout
 from webhooks.guard import Guard
 from webhooks.inputs import Declared, check_schedule
+from webhooks.inquiry import Inquiry
 from webhooks.keyring import Keyring
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
 from webhooks.matching import matches
+from webhooks.metrics import Metrics
 from webhooks.outbox import Outbox
 from webhooks.ports import Compile, EventLog, History, Publish
 from webhooks.probe import Probe
@@ -32,12 +34,16 @@ from webhooks.scripts import Store
 from webhooks.seals import Seals
 from webhooks.selecting import Filters
 from webhooks.sender import Sender
+from webhooks.stats import Statistics, Stats
 from webhooks.stubborn import STORE_ERRORS
+from webhooks.tally import Tally
+from webhooks.undelivered import Overdue
 from webhooks.vault import Vault
 
 UPKEEP_SECONDS = 30.0
 RETENTION_MS = 30 * 24 * 3_600_000
 DRAIN_MS = 20_000
+DISABLE_AFTER_MS = 5 * 24 * 3_600_000
 log = structlog.get_logger(__name__)
 
 
@@ -58,12 +64,14 @@ class Webhooks:
         schedule: Sequence[int] = DEFAULT_SCHEDULE_MS,
         retention: int = RETENTION_MS,
         drain: int = DRAIN_MS,
+        disable_after: int = DISABLE_AFTER_MS,
         clock: Callable[[], int] | None = None,
         guard: Guard | None = None,
     ) -> None:
         """`redis` decodes responses. `log` and `publish` are for `run_fanout` and `run_dispatcher` only; without `filters`
         an endpoint can have none, without `history` nobody is told what is missing. Times are in ms:
-        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop.
+        `schedule` before each attempt, `retention` after a delivery's end, `drain` for what is under way at the stop,
+        `disable_after` without a success until an endpoint is disabled (0: never).
 
         Raises InvalidInput for keys, networks or a schedule that cannot be used.
         """
@@ -81,14 +89,18 @@ class Webhooks:
         self.guard = guard or Guard(allow_networks)
         keyring = Keyring(Vault(encryption_keys))
         self.endpoints = Endpoints(redis, self._keys, self.guard, keyring, self._filters, self._clock)
-        self.seals = Seals(redis, self._keys, keyring)
+        self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
         candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
         self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
-        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._filters, self._clock)
-        self.probe = Probe(self.endpoints, self.guard, self._filters, self._clock)
-        self._mailbox = Mailbox(redis, self._keys)
+        self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
+        self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
+        self.undelivered = Overdue(self.deliveries.listing, self.inquiry, self._clock)
+        self.statistics = Statistics(redis, self._keys, self._clock)
+        self.metrics = Metrics(redis, self._keys, self.statistics)
+        self.probe = Probe(self.endpoints, self.guard, self._clock)
+        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
 
@@ -106,17 +118,18 @@ class Webhooks:
         if self._log is None:
             raise InvalidInput("the fan-out needs the event log")
         directory = Directory(self._redis, self._keys)
-        await Fanout(self._redis, self._keys, self._log, directory, self._schedule, self._clock).run(stop)
+        await Fanout(self._redis, self._keys, self._log, directory, self._filters, self._schedule, self._clock).run(stop)
 
     async def run_dispatcher(self, stop: asyncio.Event) -> None:
         """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""
         async with Sender(self.guard) as sender:
-            directory = Directory(self._redis, self._keys)
-            self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock)
+            directory, tally = Directory(self._redis, self._keys), Tally()
+            self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock, tally=tally)
             helpers = [
                 asyncio.create_task(self._outbox.run(stop)),
                 asyncio.create_task(self._upkeep(stop)),
                 asyncio.create_task(self.replaying.run(stop)),
+                asyncio.create_task(self.statistics.run(tally, stop)),
             ]
             try:
                 await self._dispatcher.run(stop, drain=self._drain / 1000)
@@ -124,6 +137,12 @@ class Webhooks:
                 for helper in helpers:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
+                await self.statistics.flush(tally)
+
+    async def stats(self, endpoint: str) -> Stats:
+        """How an endpoint fares. Raises NotFound."""
+        await self.endpoints.get(endpoint)
+        return await self.statistics.of(endpoint)
 
     async def health(self) -> dict[str, Any]:
         """`lagMs`: how long a delivery that could be sent has been waiting; `lastClaimAgeMs`: null where this process sends none."""

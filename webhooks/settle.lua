@@ -1,28 +1,28 @@
 -- Settle: record a batch of outcomes. A stale lease records its attempt, but only a success of it changes the delivery.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 in MessagePack, for each endpoint {id, delivered, others}:
---   delivered  [id, lease, HTTP status, attempt (JSON text)]…
---   others     {id, lease, verdict: retry|exhausted|released, version, retry, due, hold, gone, code, attempt (JSON text), notice (JSON text)}…
---     version  of the endpoint that was dialled
---     retry    1 if what is released was a retry
---     hold     ms since the epoch until which the endpoint wants nothing
---     gone     JSON text of the event to publish if this disables the endpoint, absent if the receiver did not say 410; it says nothing about a later version
---     notice   JSON text of the event to publish if this exhausts the delivery
+-- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 in MessagePack, for each endpoint {id, delivered, others}:
+--   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
+--   others     {id, lease, line, verdict: delivered|retry|exhausted|released, retry, version, began, receiver, refusal, off, hold, due, reason, code,
+--              attempt (JSON text), about (JSON text)}…
+--     retry     1 if what is released was a retry
+--     version   of the endpoint that was dialled, and `began` when (ms)
+--     receiver  failed|answered: what the attempt says about it, absent for nothing
+--     refusal   true if it is too busy and did not say for how long
+--     off       gone|asked: it wants nothing any more
+--     hold      ms since the epoch until which it wants nothing
+--     reason    why it is exhausted, where that is not the schedule's end
+--     about     what an event about this says; absent if there shall be none
 -- Returns for each endpoint what became of its items, in this order: ok, stale, repeated or missing.
 
-local now, now_text = tonumber(ARGV[1]), ARGV[1]
-
--- --- endpoints ---
+local now, now_text, disable_after = tonumber(ARGV[1]), ARGV[1], tonumber(ARGV[2])
 
 local function endpoint_of(id)
-  local e = call('HMGET', key('endpoint', id), 'status', 'v', 'heldUntil')
-  return {
-    id = id, record = key('endpoint', id), status = e[1], held = rests_until(e[3]), version = tonumber(e[2] or ''),
-    mailbox = key('mailbox', id), retries = key('retries', id), leases = key('leases', id),
-    -- When the earliest is due of what this puts into them; FULL for nothing.
-    due = {mailbox = FULL, retries = FULL},
-  }
+  local e = read_endpoint(id)
+  e.mailbox, e.retries, e.leases, e.was_open = key('mailbox', id), key('retries', id), key('leases', id), e.open > 0
+  -- When the earliest is due of what this puts into them; FULL for nothing.
+  e.due = {mailbox = FULL, retries = FULL}
+  return e
 end
 
 local function wait(e, kind, delivery, due)
@@ -30,29 +30,23 @@ local function wait(e, kind, delivery, due)
   e.due[kind] = math.min(e.due[kind], due)
 end
 
-local function effects(e, item)
-  if not e.status then return end
-  if item.hold and item.hold > e.held then
-    e.held = item.hold
-    call('HSET', e.record, 'heldUntil', int(item.hold))
-  end
-  if item.gone and e.status ~= 'disabled' and e.version == item.version then
-    e.status = 'disabled'
-    call('HSET', e.record, 'status', 'disabled', 'reason', 'the receiver answered 410 Gone')
-    call('HINCRBY', e.record, 'v', 1)
-    changed(e.id)
-    if item.gone ~= '' then call('RPUSH', P .. ':outbox', item.gone) end
-  end
-end
-
 -- --- deliveries ---
 
 -- What is settled by the lease that it still has: it is pending, and nobody else has it.
 
-local function settle_delivered(e, id, code, text)
+-- The next one of its line has its turn.
+local function advance(e, delivery, line)
+  if not line then return end
+  local following, due = leave(e.id, delivery, line)
+  if following then e.due.mailbox = math.min(e.due.mailbox, tonumber(due)) end
+end
+
+local function settle_delivered(e, id, code, text, line)
   drop(e.leases, id)
   call('HSET', key('delivery', id), 'status', 'delivered', 'attempts', attempt(id, text), 'code', code, 'finished', now_text)
   note(id, e.id, nil, 'pending', 'delivered', now_text)
+  succeeded(e, now)
+  advance(e, id, line)
 end
 
 local function settle_other(e, item)
@@ -63,8 +57,13 @@ local function settle_other(e, item)
     wait(e, item.retry == 1 and 'retries' or 'mailbox', item.id, now)
     return
   end
+  if item.verdict == 'delivered' then
+    settle_delivered(e, item.id, item.code, item.attempt, item.line)
+    judge(e, item, now, disable_after)
+    return
+  end
   local number = attempt(item.id, item.attempt)
-  effects(e, item)
+  judge(e, item, now, disable_after)
   if not e.status then
     call('HSET', record, 'attempts', number, 'code', item.code)
     skip(item.id, e.id, 'pending', 'endpoint-deleted', now_text)
@@ -72,9 +71,11 @@ local function settle_other(e, item)
     call('HSET', record, 'attempts', number, 'code', item.code, 'due', int(item.due))
     wait(e, 'retries', item.id, item.due)
   else
-    call('HSET', record, 'status', 'exhausted', 'attempts', number, 'code', item.code, 'finished', now_text)
+    call('HSET', record, 'status', 'exhausted', 'attempts', number, 'code', item.code, 'finished', now_text, 'reason', item.reason or '')
     note(item.id, e.id, call('HGET', record, 'created'), 'pending', 'exhausted', now_text)
-    if item.notice then call('RPUSH', P .. ':outbox', item.notice) end
+    if item.about then tell(e, 'delivery.exhausted', item, '') end
+    -- Skipped and recorded: the rest goes on.
+    advance(e, item.id, item.line)
   end
 end
 
@@ -88,11 +89,13 @@ local function settle_late(e, item)
   -- The reply to its first settlement was lost: no two attempts of a delivery begin and end alike.
   if call('LPOS', key('attempts', item.id), item.attempt) then return 'repeated' end
   call('HSET', record, 'attempts', attempt(item.id, item.attempt), 'code', item.code)
-  effects(e, item)
+  if item.verdict == 'delivered' then succeeded(e, now) end
+  judge(e, item, now, disable_after)
   if item.verdict == 'delivered' and status ~= 'delivered' then
     for _, set in ipairs({e.mailbox, e.retries, e.leases}) do drop(set, item.id) end
     call('HSET', record, 'status', 'delivered', 'reason', '', 'finished', now_text)
     note(item.id, e.id, nil, status, 'delivered', now_text)
+    if status == 'pending' then advance(e, item.id, item.line) end
     write()
   end
   return 'stale'
@@ -111,10 +114,10 @@ local function settle(e, delivered, others)
   end
   for n, item in ipairs(delivered) do
     if held(n, item[2]) then
-      settle_delivered(e, item[1], item[3], item[4])
+      settle_delivered(e, item[1], item[3], item[4], item[5])
       results[n] = 'ok'
     else
-      results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4]})
+      results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4], line = item[5]})
     end
   end
   for n, item in ipairs(others) do
@@ -126,16 +129,17 @@ local function settle(e, delivered, others)
       results[n] = settle_late(e, item)
     end
   end
+  write_endpoint(e)
   return results
 end
 
--- An endpoint that was full has a slot now; what was put back has its time.
+-- An endpoint that was full has a slot now, and one whose breaker closed may be tried at once; what was put back has its time.
 local function stand(endpoints, ids, index, kind)
   local moved = false
   for n, place in ipairs(call('ZMSCORE', index, unpack(ids))) do
     local e = endpoints[n]
     place = tonumber(place or '')
-    local at = place == FULL and now or e.due[kind]
+    local at = (place == FULL or (place and e.was_open and e.open == 0)) and now or e.due[kind]
     if e.status == 'enabled' and at < FULL and (not place or at < place) then
       put(index, int(at), e.id)
       moved = true
@@ -147,7 +151,7 @@ end
 -- A full store refuses a script at its first write that needs memory, and lets it go on after one that does not: what was sent must be recorded.
 call('DEL', P .. ':full')
 local endpoints, ids, results = {}, {}, {}
-for n, group in ipairs(cmsgpack.unpack(ARGV[2])) do
+for n, group in ipairs(cmsgpack.unpack(ARGV[3])) do
   endpoints[n], ids[n] = endpoint_of(group[1]), group[1]
   results[n] = settle(endpoints[n], group[2], group[3])
 end

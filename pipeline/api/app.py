@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pipeline.api import callbacks, documents, erasure, events, eventtypes, health, jobs, middleware, openapi, runs, webhooks, workflows
+from pipeline.api import callbacks, documents, erasure, events, eventtypes, health, jobs, metrics, middleware, openapi, runs, webhooks, workflows
 from pipeline.api.feed import FEED, Feed
 from pipeline.api.routing import Route
 from pipeline.api.services import SERVICES, Services
@@ -20,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
     *callbacks.ROUTES,
     *webhooks.ROUTES,
     *health.ROUTES,
+    *metrics.ROUTES,
     *openapi.ROUTES,
 )
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pipeline.cli import check, demo, listen, remote, serve, token, webhooks
+from pipeline.cli import check, deliveries, demo, endpoints, listen, remote, replays, serve, token
 from pipeline.cli.console import complain
 from pipeline.errors import ConfigError, HooklineError
 
@@ -23,8 +23,10 @@ app.command("schema")(check.schema)
 app.command("token")(token.token)
 app.add_typer(remote.runs, name="runs")
 app.add_typer(remote.jobs, name="jobs")
-app.add_typer(webhooks.endpoints, name="endpoints")
-app.add_typer(webhooks.deliveries, name="deliveries")
+app.add_typer(endpoints.endpoints, name="endpoints")
+app.add_typer(deliveries.deliveries, name="deliveries")
+app.add_typer(replays.replays, name="replays")
+app.command("explain")(deliveries.explain)
 app.command("listen")(listen.listen)
 
 

@@ -110,8 +110,10 @@ class Queues:
             opts["hookline"] = origin.mark()
         return calls.add_standard(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
 
-    async def add(self, queue: str, name: str, data: Any, *, claim: Claim | None = None, answer: Answer | None = None) -> Added:
+    async def add(self, queue: str, name: str, data: Any, *, job_id: str = "", claim: Claim | None = None, answer: Answer | None = None) -> Added:
         """Add one job that belongs to no run; with a `claim`, once per idempotency key, whose `answer` is kept beside it.
+
+        With a `job_id`, none is added while there is one of that id.
 
         Raises InvalidInput for a queue that is not configured, Conflict if the key was used for another request.
         """
@@ -120,7 +122,7 @@ class Queues:
         kept = claim or Claim(key=self._internal + uuid.uuid4().hex, fingerprint="")
         text = record(kept, answer or Answer(status=201, headers={}, body='{"jobId":"@job@"}'))
         seconds = SECONDS if claim else LOST_REPLY_SECONDS
-        job_id, *earlier = await ENQUEUE(self._redis, [kept.key], [pack(pack_call(self.add_call(queue, name, data))), text, seconds])
+        job_id, *earlier = await ENQUEUE(self._redis, [kept.key], [pack(pack_call(self.add_call(queue, name, data, job_id=job_id))), text, seconds])
         if not earlier:
             return Added(job_id=str(job_id))
         first = parse(earlier[0], kept)

@@ -243,12 +243,8 @@ class Group:
             return []
 
     async def _read(self, count: int, block_ms: int) -> list[Event]:
-        if time.monotonic() - self._claimed_at >= 1.0:
-            claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
-            rows = [row for row in claimed[1] if row[1]]
-            if rows:
-                return await self._wanted(rows)
-            self._claimed_at = time.monotonic()
+        if left := await self.left(count=count):
+            return left
         # Where there was something there often is more: asked for without waiting, it comes on the connection that all share.
         wait = None if self._flowing else block_ms
         found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=wait)
@@ -256,6 +252,16 @@ class Group:
             found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
         self._flowing = bool(found)
         return await self._wanted(_rows(found))
+
+    async def left(self, *, count: int) -> list[Event]:
+        """Entries that a dead consumer left unacknowledged, or this one for long; looked for every second."""
+        if time.monotonic() - self._claimed_at < 1.0:
+            return []
+        claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
+        rows = [row for row in claimed[1] if row[1]]
+        if not rows:
+            self._claimed_at = time.monotonic()
+        return await self._wanted(rows)
 
     async def _wanted(self, rows: Sequence[tuple[str, dict[str, str]]]) -> list[Event]:
         if self._types is None:

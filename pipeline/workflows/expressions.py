@@ -36,8 +36,7 @@ class Expression:
 
     def evaluate(self, scope: Scope) -> Any:
         """Its value as plain JSON data. Raises Absent, ValueError with another reason, or ExpressionError."""
-        checked = self.checked
-        paths = [reference.path for reference in checked.references]
+        checked, paths = self.checked, self.checked.paths
         if checked.whole:
             # Looked up without CEL, which would lose the order of keys and make integers beyond 64 bits inexact.
             return look_up(paths[0], scope)
@@ -46,7 +45,7 @@ class Expression:
             advice = f"; {self.names.instead}" if checked.loops else ""
             raise ExpressionError(self.source, f"reads too much data (more than {limit:,} values){advice}")
         try:
-            value = checked.program.execute(without_the_rest(paths, scope))
+            value = checked.program.execute(without_the_rest(scope, checked.needs))
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise explain(error, paths, scope) from error
         return plain(value)

@@ -1,14 +1,15 @@
 """What may stand in an expression: CEL's tokens read for everything that CEL itself finds out only when it runs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cel
 
 from pipeline.errors import InvalidInput
 from pipeline.workflows.names import Each, Fields, Names
-from pipeline.workflows.values import Accessor, Path, written
+from pipeline.workflows.values import Accessor, Path, needs, written
 from pipeline.yamlsource import suggestion
 
 MAX_LENGTH = 1000
@@ -107,6 +108,10 @@ class Checked:
     source: str
     program: cel.Program
     references: tuple[Reference, ...]
+    paths: tuple[Path, ...]
+    """Of the references."""
+    needs: Mapping[str, Any]
+    """What they read of a scope, for `values.without_the_rest`."""
     loops: int
     """How many lists it walks."""
     whole: bool
@@ -150,7 +155,8 @@ class _Checker:
                 references += self._name(index, token)
         whole = len(references) == 1 and references[0][0].start == self._tokens[0].start and references[0][1] == len(self._tokens)
         read = tuple(reference for reference, _ in references)
-        return Checked(source=self._source, program=program, references=read, loops=len(self._loops), whole=whole)
+        paths = tuple(reference.path for reference in read)
+        return Checked(source=self._source, program=program, references=read, paths=paths, needs=needs(paths), loops=len(self._loops), whole=whole)
 
     def _name(self, index: int, token: Token) -> list[tuple[Reference, int]]:
         called = self._at(index + 1) == "("

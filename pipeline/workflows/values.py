@@ -1,6 +1,7 @@
 """The data that expressions read and give: looked up, weighed, reduced to what is read, and made plain JSON again."""
 
 import datetime as dt
+import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -120,19 +121,29 @@ def weigh(paths: Iterable[Path], scope: Mapping[str, Any], limit: int) -> int:
     return total
 
 
-def without_the_rest(paths: Iterable[Path], scope: Mapping[str, Any]) -> dict[str, Any]:
-    """The scope reduced to what the paths read: CEL copies all it is given, and a run may hold megabytes.
+def needs(paths: Iterable[Path]) -> dict[str, Any]:
+    """What the paths read, as nested names down to None, which is all there is.
 
-    An index into a list ends the reduction, because leaving out an element would shift the others.
+    An index into a list ends a path here, because leaving out an element would shift the others.
     """
-    wanted = list(paths)
-    return {str(name): _reduced(scope[str(name)], [path[1:] for path in wanted if path[0] == name]) for name in {path[0] for path in wanted}}
+    found: dict[str, Any] = {}
+    for path in paths:
+        names = [str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), path)]
+        here = found
+        for name in names[:-1]:
+            here = here.setdefault(name, {})
+            if here is None:
+                break
+        else:
+            here[names[-1]] = None
+    return found
 
 
-def _reduced(value: Any, paths: Sequence[Path]) -> Any:
-    if not isinstance(value, Mapping) or any(not path or isinstance(path[0], int) for path in paths):
+def without_the_rest(value: Any, needed: Mapping[str, Any] | None) -> Any:
+    """The value reduced to what is needed: CEL copies all it is given, and a run may hold megabytes."""
+    if needed is None or not isinstance(value, Mapping):
         return value
-    return {name: _reduced(value[name], [path[1:] for path in paths if path[0] == name]) for name in {path[0] for path in paths} if name in value}
+    return {name: without_the_rest(value[name], inner) for name, inner in needed.items() if name in value}
 
 
 def plain(value: Any) -> Any:

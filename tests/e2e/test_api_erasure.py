@@ -14,6 +14,7 @@ from pipeline.api import erasure
 from pipeline.errors import Unavailable
 from pipeline.workflows.model import JobEnded
 from tests.support.api import DOCUMENT_UPLOAD, Api, Reply, serving
+from tests.support.events import check_told
 
 INPUT = {"documentId": "d", "filename": "a.pdf", "mimeType": "", "fileSize": 0}
 FINDING = {"rule": "r", "excerpt": "of ▪", "page": 1}
@@ -79,6 +80,7 @@ async def test_it_takes_file_text_and_findings_and_says_so(api: Api, folder: Pat
     assert shown["steps"]["process"]["result"] == {"path": "documents/d/a.pdf", "score": 70, "frameworks": {"GDPR": {"findings": 1}}}
     timeline = (await api.call("GET", f"/api/runs/{run}/events")).json["items"]
     assert (timeline[-1]["type"], timeline[-1]["data"]) == ("document.erased", {"documentId": "d", "by": "alice", "runs": 1, "userId": "alice"})
+    check_told("document.erased", timeline[-1]["data"])
     assert await _told(api) == [timeline[-1]["data"]]
     untouched = (await api.call("GET", f"/api/runs/{other}")).json
     assert untouched["steps"]["process"]["result"] == RESULT

@@ -269,7 +269,8 @@ async def test_one_event_or_a_list_is_published(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "type", ["job.done", "job", "workflow.x.y", "queue.a", "endpoint.a", "delivery.a", "", "a..b", ".a", "a.", "a b", "a.*", "é", "a" * 129]
+    "type",
+    ["job.done", "job", "workflow.x.y", "queue.a", "endpoint.a", "delivery.a", "webhook.test", "", "a..b", ".a", "a.", "a b", "a.*", "é", "a" * 129],
 )
 async def test_reserved_and_impossible_types_are_refused(api: Api, type: str) -> None:
     reply = await api.call("POST", "/api/events", as_="service", body=[{"type": "fine", "data": {}}, {"type": type, "data": {}}])

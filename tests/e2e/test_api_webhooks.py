@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from redis.asyncio import Redis
 
 from pipeline.store.log import Event, Group
 from tests.support.api import Api, serving
+from tests.support.receiver import raw_server
 from webhooks import Declared, Webhooks
 
 ENDPOINTS = "/api/webhooks/endpoints"
@@ -179,8 +181,10 @@ async def test_endpoints_and_deliveries_are_for_admins(api: Api) -> None:
         ("GET", ENDPOINTS), ("POST", ENDPOINTS), ("GET", f"{ENDPOINTS}/{created['id']}"), ("PATCH", f"{ENDPOINTS}/{created['id']}"),
         ("DELETE", f"{ENDPOINTS}/{created['id']}"), ("POST", f"{ENDPOINTS}/{created['id']}/pause"), ("POST", f"{ENDPOINTS}/{created['id']}/enable"),
         ("POST", f"{ENDPOINTS}/{created['id']}/rotate-secret"), ("POST", f"{ENDPOINTS}/{created['id']}/test"),
+        ("GET", f"{ENDPOINTS}/{created['id']}/stats"),
         ("GET", DELIVERIES), ("GET", f"{DELIVERIES}/x"), ("POST", f"{DELIVERIES}/x/replay"),
-        ("POST", f"{ENDPOINTS}/{created['id']}/replay"), ("GET", REPLAYS), ("GET", f"{REPLAYS}/x"), ("POST", f"{REPLAYS}/x/cancel"),
+        ("POST", f"{ENDPOINTS}/{created['id']}/replay"), ("GET", REPLAYS), ("GET", f"{REPLAYS}/x"),
+        ("GET", "/api/webhooks/explain?event=x"), ("GET", "/api/webhooks/undelivered"), ("POST", f"{REPLAYS}/x/cancel"),
     ]  # fmt: skip
     for method, path in calls:
         for as_, status in (("user", 403), ("service", 403), (None, 401)):
@@ -215,8 +219,9 @@ async def _receiver() -> AsyncIterator[tuple[str, "asyncio.Queue[web.Request]"]]
         yield str(server.make_url("/hooks")), received
 
 
-async def _received(api: Api, received: "asyncio.Queue[web.Request]") -> web.Request:
-    """What the receiver is sent once the loops of the webhooks run; their end has its outcome recorded."""
+@asynccontextmanager
+async def _working(api: Api) -> AsyncIterator[None]:
+    """The loops of the webhooks run; their end has what is under way recorded."""
     group = Group(api.services.redis, api.services.log.key, "webhooks", "test")
     await group.create()
     working = Webhooks(
@@ -229,11 +234,17 @@ async def _received(api: Api, received: "asyncio.Queue[web.Request]") -> web.Req
     stop = asyncio.Event()
     loops = [asyncio.create_task(working.run_fanout(stop)), asyncio.create_task(working.run_dispatcher(stop))]
     try:
-        return await asyncio.wait_for(received.get(), 10)
+        yield
     finally:
         stop.set()
         await asyncio.gather(*loops)
         await working.close()
+
+
+async def _received(api: Api, received: "asyncio.Queue[web.Request]") -> web.Request:
+    """What the receiver is sent once the loops run."""
+    async with _working(api):
+        return await asyncio.wait_for(received.get(), 10)
 
 
 async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: Api) -> None:
@@ -276,6 +287,32 @@ async def test_a_delivery_is_listed_shown_with_its_attempts_and_sent_again(api: 
         assert (reply.status, reply.json["type"]) == (404, "urn:hookline:problem:not-found")
 
 
+async def test_why_an_event_did_not_arrive(api: Api) -> None:
+    wants, other = await _create(api, types=["a.*"]), await _create(api, types=["b.*"])
+    await api.services.log.append([Event(id="evt_1", type="a.b", timestamp=round(time.time() * 1000), data={"runId": "run_1"})])
+    (item,) = (await api.call("GET", f"/api/webhooks/explain?event=evt_1&endpoint={other['id']}", as_="admin")).json["items"]
+    assert (item["verdict"], item["type"], item["delivery"]) == ("not-wanted", "a.b", None)
+    assert {"name": "endpointTypes", "value": ["b.*"]} in item["facts"]
+    (item,) = (await api.call("GET", "/api/webhooks/explain?event=evt_1", as_="admin")).json["items"]
+    assert (item["endpoint"], item["verdict"]) == (wants["id"], "not-fanned-out")
+    for wrong in ("", "?event=evt_1&run=run_1", "?evt=1"):
+        assert (await api.call("GET", f"/api/webhooks/explain{wrong}", as_="admin")).status == 422, wrong
+    hit = asyncio.Event()
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hit.set()
+        writer.transport.abort()
+
+    async with raw_server(reset) as url:
+        failing = await _create(api, url=url, types=["c.*"], schedule=["0s"])
+        await api.services.log.append([Event(id="evt_2", type="c.d", timestamp=round(time.time() * 1000), data={})])
+        async with _working(api):
+            await asyncio.wait_for(hit.wait(), 10)
+    (item,) = (await api.call("GET", f"/api/webhooks/undelivered?endpoint={failing['id']}", as_="admin")).json["items"]
+    assert (item["endpoint"], item["eventId"], item["status"], item["why"]["verdict"]) == (failing["id"], "evt_2", "exhausted", "exhausted")
+    assert (await api.call("GET", "/api/webhooks/undelivered?type=a*", as_="admin")).status == 422
+
+
 async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
     async with _receiver() as (url, received):
         endpoint = await _create(api, url=url, types=["a.*"])
@@ -301,6 +338,8 @@ async def test_a_replay_is_counted_begun_shown_and_cancelled(api: Api) -> None:
             assert (await api.call("POST", path, as_="admin", body=wrong)).status == 422, wrong
         (delivery,) = (await api.call("GET", f"{DELIVERIES}?run=run_1", as_="admin")).json["items"]
         assert delivery["attemptCount"] == 2
+        stats = (await api.call("GET", f"{ENDPOINTS}/{endpoint['id']}/stats", as_="admin")).json
+        assert (stats["pending"], stats["total"], stats["lastHour"]["delivered"]) == (0, {"delivered": 2, "failed": 0, "exhausted": 0}, 2)
     assert (await api.call("GET", f"{REPLAYS}/nope", as_="admin")).status == 404
     assert (await api.call("POST", f"{ENDPOINTS}/nope/replay", as_="admin", body=asked)).status == 404
 

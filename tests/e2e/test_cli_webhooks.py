@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.client import Client
 from tests.e2e.test_cli import hookline
 from tests.support.receiver import Answer, receiving
@@ -80,3 +82,52 @@ async def _attempted(client: Client) -> dict[str, object]:
 def _field(shown: str, name: str) -> str:
     (found,) = re.findall(rf"^ *{name} +(.+?) *$", shown, re.MULTILINE)
     return str(found)
+
+
+@pytest.mark.timeout(120)
+async def test_what_was_lost_is_explained_and_sent_again(tmp_path: Path) -> None:
+    async with Service(tmp_path, {}) as service, receiving(Answer(status=500)) as receiver:
+
+        async def run(*arguments: str, code: int = 0) -> str:
+            done = await asyncio.to_thread(hookline, *arguments, folder=tmp_path, HOOKLINE_URL=service.url, HOOKLINE_TOKEN=token())
+            assert done.returncode == code, done.stderr
+            assert "Traceback" not in done.stderr
+            return done.stdout + done.stderr
+
+        async with Client(service.url, token()) as client:
+            endpoint = (await client.create_endpoint(receiver.url, ["invoice.*"], schedule=["0s"]))["id"]
+            events = await client.publish([{"type": "invoice.paid", "data": {"invoiceId": f"i{n}"}} for n in range(3)])
+            await _until(client, 3, status="exhausted")
+
+        assert "exhausted" in await run("deliveries", "undelivered", "--endpoint", endpoint)
+        explained = await run("explain", "--event", events[0], "--endpoint", endpoint)
+        assert f"invoice.paid → {endpoint}" in explained
+        assert "name an event (--event evt_…) or a run" in " ".join((await run("explain", code=2)).split())
+        failed = await run("endpoints", "test", endpoint, code=1)
+        assert re.search(r"status +500", failed)
+        assert "first_byte" in failed or "firstByte" in failed
+
+        receiver.default = Answer()
+        assert re.search(r"status +200", await run("endpoints", "test", endpoint))
+        counted = await run("replays", "start", endpoint, "--since", "2026-01-01T00:00:00Z", "--dry-run")
+        assert "3 would be sent again" in counted
+        assert all(event in counted for event in events)
+        receiver.received.clear()
+        done = await run("replays", "start", endpoint, "--since", "2026-01-01T00:00:00Z", "--rate", "100/1s")
+        assert re.search(r"status +done", done)
+        assert re.search(r"replayed +3", done)
+        async with Client(service.url, token()) as client:
+            await _until(client, 3, status="delivered")
+        assert {one.id for one in receiver.received} == set(events)
+        assert re.search(rf"done +{endpoint} +3 +3 +0 +2", await run("replays", "list"))
+        assert "since" in await run("replays", "start", endpoint, "--since", "yesterday", code=1)
+        assert "delivered" in await run("deliveries", "list", "--event", events[0], "--answered", "2xx")
+        rotated = await run("endpoints", "rotate-secret", endpoint, "--overlap", "0s")
+        assert "secret" in rotated
+        assert "overlap" in await run("endpoints", "rotate-secret", endpoint, "--overlap", "9d", code=1)
+
+
+async def _until(client: Client, count: int, *, status: str) -> None:
+    async with asyncio.timeout(20):
+        while len([one async for one in client.deliveries(status=status)]) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

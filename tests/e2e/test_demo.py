@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.client import Client
 from pipeline.errors import Unavailable
+from tests.support.events import check_told
 from tests.support.service import ROOT
 
 
@@ -65,6 +66,10 @@ async def test_one_that_is_kept_stays_up_until_it_is_interrupted() -> None:
     url, key = re.search(r"Still up: (\S+)", shown)[1], re.search(r"HOOKLINE_TOKEN=(\S+)", shown)[1]  # type: ignore[index]
     async with Client(url, key) as client:
         assert len([run async for run in client.runs()]) == 7
+        told = (await client.events(types=("*", "job.progress"), limit=500))["items"]
+        assert len(told) > 50
+        for event in told:
+            check_told(event["type"], event["data"])
         process.send_signal(signal.SIGINT)
         rest, _ = await process.communicate()
         assert (process.returncode, "Traceback" in rest.decode()) == (0, False)

@@ -135,7 +135,7 @@ def test_commands_outside_of_the_blocks_are_forms_of_those_that_are_followed() -
 async def test_the_page_is_true(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         valkey = stack.enter_context(Valkey(tmp_path / "store", appendfsync="always"))
-        receiver = await stack.enter_async_context(receiving(Answer(status=503, body=b"out of order")))
+        receiver = await stack.enter_async_context(receiving(Answer(status=404, body=b"out of order")))
         endpoint = {"id": "analysis", "url": receiver.url, "types": ["workflow.*"], "secret": "whsec_" + base64.b64encode(b"s" * 32).decode()}
         config = SHIPPED | {
             "redis": {"url": valkey.url},

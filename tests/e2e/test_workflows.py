@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from pipeline.client import Client, RequestFailed
 from tests.support.chains import no_libraries, queue
+from tests.support.events import check_told
 from tests.support.runs import ends, outcome
 from tests.support.service import Service, token
 
@@ -162,3 +163,26 @@ async def in_ledger(folder: Path, line: str) -> None:
     async with asyncio.timeout(20):
         while not ledger.exists() or line not in ledger.read_text():  # noqa: ASYNC110 -- a file has no signal
             await asyncio.sleep(0.02)
+
+
+async def test_what_is_told_is_as_the_catalogue_says(service: Service) -> None:
+    await outcome(service, "diamond", {"right": False})
+    async with Client(service.url, token()) as client:
+        failed = (await outcome(service, "rescue"))["runId"]
+        await client.retry(failed)
+        cancelled = (await client.start_run("wait_for_ever", {}))["runId"]
+        await client.cancel(cancelled)
+        awaited = Counter({failed: 2, cancelled: 1})
+        async for ended in ends(client):
+            awaited -= Counter([ended])
+            if not awaited:
+                break
+        told, after = Counter[str](), None
+        while (page := await client.events(after=after, types=("*", "job.progress"), limit=500))["items"]:
+            after = page["nextCursor"]
+            for event in page["items"]:
+                check_told(event["type"], event["data"])
+                told[event["type"]] += 1
+    steps = {f"workflow.step.{status}" for status in ("completed", "failed", "skipped", "blocked")}
+    runs = {f"workflow.{status}" for status in ("started", "retried", "completed", "failed", "cancelled")}
+    assert {"job.completed", "job.failed", "job.progress", *steps, *runs} <= told.keys()

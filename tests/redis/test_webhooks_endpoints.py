@@ -32,6 +32,7 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
         "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
         "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
+        "health": {"state": "closed", "failures": 0, "failingSince": None, "lastSuccessAt": None, "openUntil": None, "heldUntil": None},
         "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
     assert await endpoints.get(made.id) == made
@@ -170,6 +171,16 @@ async def test_a_key_pair_is_made_when_first_asked_for_and_rotates_with_the_secr
     assert "whsk_" not in await everything(redis) + repr(rotated)
     clock.forward(HOUR)
     assert (await endpoints.patch(made.id, {"description": "d"})).document()["formerPublicKeys"] == []
+
+
+async def test_no_overlap_of_a_key_pair_is_cut_short_either(redis: Redis) -> None:
+    endpoints = Hooks(redis).webhooks.endpoints
+    made, first = await endpoints.create({"url": "http://127.0.0.1/", "asymmetric": True})
+    for _ in range(4):
+        await endpoints.rotate_secret(made.id)
+    with pytest.raises(Conflict):
+        await endpoints.rotate_secret(made.id, {"secret": first})
+    assert (await endpoints.get(made.id)).pairs[-1].public == made.pairs[0].public
 
 
 async def test_a_declared_endpoint_keeps_its_key_pair(redis: Redis) -> None:

@@ -89,6 +89,79 @@ async def test_paused_fills_and_disabled_skips(redis: Redis) -> None:
     assert [claim.endpoint for claim in (await hooks.mailbox.claim(10, hooks.clock.now)).claims] == [paused]
 
 
+async def test_what_a_filter_is_not_true_of_is_recorded_as_skipped_with_the_reason(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    low, wrong = await hooks.endpoint(filter="event.data.score < 50"), await hooks.endpoint(filter="event.data.name < 50")
+    paused, disabled = await hooks.endpoint(filter="event.data.score < 50"), await hooks.endpoint(filter="event.data.score < 50")
+    await hooks.webhooks.endpoints.pause(paused)
+    await redis.hset(hooks.keys.endpoint(disabled), "status", "disabled")
+    passing, other = await hooks.event(n=1, score=42, name="x"), await hooks.event(n=2, score=86)
+    assert await hooks.spread() == 8
+
+    async def found(event: str, endpoint: str) -> tuple[str, str | None]:
+        delivery = await hooks.webhooks.deliveries.get(delivery_id(event, endpoint))
+        return delivery.status, delivery.reason
+
+    assert [await found(passing, endpoint) for endpoint in (low, paused, disabled)] == [
+        ("pending", None),
+        ("pending", None),
+        ("skipped", "endpoint-disabled"),
+    ]
+    assert {await found(other, endpoint) for endpoint in (low, wrong, paused, disabled)} == {("skipped", "filtered")}
+    status, reason = await found(passing, wrong)
+    assert (status, reason and reason[:43]) == ("skipped", "filter failed: an operator or a function do")
+    assert {claim.id for claim in (await hooks.mailbox.claim(10, hooks.clock.now)).claims} == {delivery_id(passing, low)}
+    await again(hooks)
+    assert await hooks.spread() == 0
+    assert {int(await redis.get(hooks.keys.refs(event)) or 0) for event in (passing, other)} == {4}
+
+
+async def test_what_was_skipped_can_be_replayed_and_is_not_asked_again(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(filter="event.data.score < 50")
+    event = await hooks.event(score=86)
+    await hooks.spread()
+    await hooks.webhooks.replay.one(delivery_id(event, endpoint))
+    (claim,) = (await hooks.mailbox.claim(10, hooks.clock.now)).claims
+    assert (claim.id, b'"score":86' in claim.body) == (delivery_id(event, endpoint), True)
+
+
+async def test_a_changed_filter_decides_from_the_next_event_on(redis: Redis) -> None:
+    hooks, elsewhere = Hooks(redis), Hooks(redis, consumer="d")
+    endpoint = await hooks.endpoint(filter="event.data.n == 1")
+    first = await hooks.event(n=1)
+    await hooks.spread()
+    await elsewhere.webhooks.endpoints.patch(endpoint, {"filter": "event.data.n == 3"})
+    second, third = await hooks.event(n=2), await hooks.event(n=3)
+    await hooks.spread()
+    assert await hooks.statuses() == {
+        delivery_id(first, endpoint): "pending", delivery_id(second, endpoint): "skipped", delivery_id(third, endpoint): "pending",
+    }  # fmt: skip
+
+
+async def test_the_filters_of_many_endpoints_let_others_go_between(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = Hooks(redis)
+    monkeypatch.setattr(fanout, "PER_SCRIPT", 5)
+    for n in range(23):
+        await hooks.endpoint(filter=f"event.data.n >= 0 && {n} % 2 == 0")
+    asked: list[int] = []
+    script = hooks.fanout._script
+
+    async def counting(keys: list[str], arguments: list[object]) -> object:
+        asked.append(sum(key.startswith("event.data") for key in seen))
+        return await script(keys, arguments)  # type: ignore[arg-type]
+
+    seen: list[str] = []
+    compiled = hooks.fanout._filters._compiled
+    hooks.fanout._filters._compiled = lambda text: seen.append(text) or compiled(text)  # type: ignore[assignment, func-returns-value]
+    hooks.fanout._script = counting  # type: ignore[assignment]
+    await hooks.event()
+    await hooks.spread()
+    # After the one that found the endpoints changed: no script waits for more than one batch of filters, and one that had begun.
+    assert asked[1:] == [6, 11, 16, 21, 23]
+    assert sorted((await hooks.statuses()).values()) == ["pending"] * 12 + ["skipped"] * 11
+
+
 async def test_an_endpoint_made_just_before_the_event_gets_it(redis: Redis) -> None:
     hooks, elsewhere = Hooks(redis), Hooks(redis, consumer="d")
     await hooks.event(n=1)

@@ -8,45 +8,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import Hooks
-from webhooks.backoff import Verdict
-from webhooks.mailbox import LEASE_MS, Batch, Claim, Settlement, lease_for, released
-from webhooks.model import DeliveryStatus
+from tests.support.mailboxes import ATTEMPT, claim, consistent, failed_once, filled, settle
+from webhooks.backoff import Off, Verdict
+from webhooks.mailbox import LEASE_MS, Batch, Settlement, lease_for, released
 from webhooks.outbox import Outbox
-
-ATTEMPT = {"at": 1, "duration": 2, "status": 200, "error": None, "response": "", "address": "127.0.0.1"}
-
-
-async def claim(hooks: Hooks, limit: int = 100) -> list[Claim]:
-    return (await hooks.mailbox.claim(limit, hooks.clock.now)).claims
-
-
-async def settle(hooks: Hooks, claim: Claim, verdict: Verdict = Verdict.DELIVERED, **more: Any) -> str:
-    # No two attempts of a delivery begin at the same time.
-    settlement = Settlement(claim=claim, verdict=verdict, attempt=ATTEMPT | {"at": float(claim.lease)}, **more)
-    return (await hooks.mailbox.settle([settlement], hooks.clock.now))[0]
-
-
-async def filled(redis: Redis, deliveries: int, **endpoint: Any) -> tuple[Hooks, str]:
-    hooks = Hooks(redis)
-    made = await hooks.endpoint(**endpoint)
-    for n in range(deliveries):
-        await hooks.event(n=n)
-    await hooks.spread()
-    return hooks, made
-
-
-async def consistent(hooks: Hooks) -> None:
-    """Each pending delivery is in exactly one place, and each other one in none."""
-    for delivery in (await hooks.webhooks.deliveries.list(limit=1000)).items:
-        places = [
-            await hooks.redis.zscore(key(delivery.endpoint), delivery.id) for key in (hooks.keys.mailbox, hooks.keys.retries, hooks.keys.leases)
-        ]
-        pending = delivery.status is DeliveryStatus.PENDING
-        assert sum(place is not None for place in places) == pending, delivery
-        assert (await hooks.redis.zscore(hooks.keys.finished, delivery.id) is None) is pending
-        assert (delivery.finished is None) is pending
-        for status in ("pending", "exhausted", "skipped"):
-            assert (await hooks.redis.zscore(hooks.keys.deliveries("status", status), delivery.id) is not None) is (delivery.status == status)
 
 
 async def test_a_claim_has_what_a_request_needs(redis: Redis) -> None:
@@ -151,9 +116,8 @@ async def test_retried_when_due_and_not_before(redis: Redis) -> None:
 async def test_exhausted_and_its_event(redis: Redis) -> None:
     hooks, _ = await filled(redis, 1)
     (one,) = await claim(hooks)
-    notice = {"type": "delivery.exhausted", "data": {"delivery": one.id}, "identity": [one.id, 1]}
-    assert await settle(hooks, one, Verdict.EXHAUSTED, exhausted=notice) == "ok"
-    assert await settle(hooks, one, Verdict.EXHAUSTED, exhausted=notice) == "repeated"
+    assert await settle(hooks, one, Verdict.EXHAUSTED, about={"delivery": one.id}) == "ok"
+    assert await settle(hooks, one, Verdict.EXHAUSTED, about={"delivery": one.id}) == "repeated"
     assert (await hooks.webhooks.deliveries.get(one.id)).status == "exhausted"
     assert await redis.llen(hooks.keys.outbox) == 1
     assert await hooks.webhooks._outbox.flush() == 1
@@ -214,7 +178,7 @@ async def test_a_stale_failure_changes_nothing_but_is_recorded(redis: Redis) -> 
     (stale,) = await claim(hooks)
     hooks.clock.forward(LEASE_MS)
     (current,) = await claim(hooks)
-    assert await settle(hooks, stale, Verdict.EXHAUSTED, exhausted={"type": "x"}) == "stale"
+    assert await settle(hooks, stale, Verdict.EXHAUSTED, about={"delivery": stale.id}) == "stale"
     assert (await hooks.webhooks.deliveries.get(stale.id)).status == "pending"
     assert await redis.llen(hooks.keys.outbox) == 0
     assert len(await hooks.webhooks.deliveries.attempts(stale.id)) == 2
@@ -298,8 +262,7 @@ async def test_a_shorter_hold_does_not_shorten_a_longer_one(redis: Redis) -> Non
 async def test_410_disables_and_tells(redis: Redis) -> None:
     hooks, endpoint = await filled(redis, 2)
     one, _ = await claim(hooks)
-    event = {"type": "endpoint.disabled", "data": {"endpoint": endpoint}, "identity": [endpoint]}
-    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, gone=event, endpoint_version=1)
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, off=Off.GONE, about={"endpoint": endpoint})
     found = await hooks.webhooks.endpoints.get(endpoint)
     assert (found.status, found.reason) == ("disabled", "the receiver answered 410 Gone")
     assert await claim(hooks) == []
@@ -316,7 +279,7 @@ async def test_410_of_an_endpoint_that_was_changed_meanwhile_says_nothing_about_
     hooks, endpoint = await filled(redis, 1)
     (one,) = await claim(hooks)
     await hooks.webhooks.endpoints.patch(endpoint, {"url": "http://127.0.0.1:10/"})
-    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, gone={"type": "endpoint.disabled"}, endpoint_version=1)
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, off=Off.GONE, about={"endpoint": endpoint})
     assert (await hooks.webhooks.endpoints.get(endpoint)).status == "enabled"
 
 
@@ -410,13 +373,6 @@ async def test_how_long_the_longest_waits(redis: Redis) -> None:
 
 
 # --- fresh ones and retries -----------------------------------------------------------------------------------------
-
-
-async def failed_once(hooks: Hooks, due: int) -> list[Claim]:
-    """Let everything that is due fail, to be tried again at `due`."""
-    claims = await claim(hooks, 1000)
-    await hooks.mailbox.settle([Settlement(claim=one, verdict=Verdict.RETRY, attempt=ATTEMPT, due=due) for one in claims], hooks.clock.now)
-    return claims
 
 
 async def test_within_an_endpoint_one_of_five_is_a_retry(redis: Redis) -> None:

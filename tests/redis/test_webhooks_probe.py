@@ -6,6 +6,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
+from tests.support.events import check_told
 from tests.support.hooks import Hooks
 from tests.support.receiver import Answer, receiving
 from webhooks import NotFound, Webhooks
@@ -24,6 +25,7 @@ async def test_it_is_sent_signed_to_that_endpoint_alone_and_leaves_no_record(red
         probed = (await hooks.webhooks.probe.send(endpoint.id)).document()
         received = await receiver.next()
     assert json.loads(received.body)["data"] == verify(secret, received.headers, received.body, time.time())["data"] == {"endpoint": endpoint.id}
+    check_told("webhook.test", received.event["data"])
     assert (received.event["type"], received.id, received.headers["x-own"]) == ("webhook.test", probed["eventId"], "1")
     shown = {name: probed[name] for name in ("type", "delivered", "status", "error", "response", "address")}
     assert shown == {

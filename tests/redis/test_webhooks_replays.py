@@ -106,6 +106,20 @@ async def test_what_is_missing_is_made_of_the_log(redis: Redis) -> None:
     assert len((await hooks.webhooks.deliveries.list(run="run_1")).items) == 4
 
 
+async def test_what_the_filter_kept_away_is_sent_once_the_filter_lets_it_pass(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(filter="event.data.n > 1", concurrency=100)
+    for n in range(4):
+        await hooks.event(n=n)
+    await hooks.spread()
+    assert sorted((await hooks.statuses()).values()) == ["pending", "pending", "skipped", "skipped"]
+    assert (await count(hooks, endpoint)).count == 0
+    await hooks.webhooks.endpoints.patch(endpoint, {"filter": "event.data.n > 0"})
+    assert (await count(hooks, endpoint)).count == 1
+    await work(hooks, (await begin(hooks, endpoint)).id)
+    assert sorted((await hooks.statuses()).values()) == ["pending", "pending", "pending", "skipped"]
+
+
 async def test_nothing_is_done_twice_or_left_out_when_steps_are_repeated_or_race(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies after a step's script has done it; another one that is at the same step; a reply that is lost."""
     monkeypatch.setattr(candidates, "SCAN", 7)

@@ -146,6 +146,18 @@ async def test_a_secret_whose_key_is_lost_is_replaced_without_overlap(redis: Red
     assert alone.webhooks.endpoints.keyring.secrets(await alone.webhooks.endpoints.get(id), T0) == [secret]
 
 
+async def test_what_has_ceased_to_sign_needs_no_key(redis: Redis) -> None:
+    (id,) = await fill(process(redis, OLD), 1)
+    both = process(redis, NEW, OLD)
+    await both.webhooks.endpoints.rotate_secret(id)
+    await both.webhooks.endpoints.patch(id, {"headers": {}})
+    alone = process(redis, NEW)
+    assert len(await alone.webhooks.seals.warnings()) == 1
+    alone.clock.forward(OVERLAP)
+    assert await alone.webhooks.seals.warnings() == []
+    assert len(alone.webhooks.endpoints.keyring.keys(await alone.webhooks.endpoints.get(id), alone.clock())) == 2
+
+
 async def test_an_emptied_store_is_looked_at_anew(redis: Redis) -> None:
     both = process(redis, NEW, OLD)
     await fill(process(redis, OLD), 5)

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.store.connection import connect
+from tests.support.events import check_told
 from tests.support.hooks import Clock, Hooks
 from tests.support.receiver import Answer, receiving
 from tests.support.valkey import Valkey
@@ -15,6 +16,7 @@ from webhooks import Webhooks
 from webhooks.dispatcher import Dispatcher
 from webhooks.errors import NoMatchingSignature
 from webhooks.guard import Guard
+from webhooks.health import Breaker, Health
 from webhooks.mailbox import LEASE_MS
 from webhooks.model import delivery_id
 from webhooks.receiver import verify
@@ -53,6 +55,15 @@ async def settled(hooks: Hooks, expected: dict[str, str], seconds: float = 10.0)
             await asyncio.sleep(0.005)
 
 
+async def breaker_is(hooks: Hooks, endpoint: str, wanted: Breaker, seconds: float = 10.0) -> None:
+    """Return when an endpoint's breaker is as wanted."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if (await hooks.webhooks.endpoints.get(endpoint)).health.breaker(hooks.clock()) is wanted:
+                return
+            await asyncio.sleep(0.005)
+
+
 async def test_an_event_arrives_signed(redis: Redis) -> None:
     hooks = hooks_of(redis)
     async with receiving() as receiver:
@@ -66,6 +77,21 @@ async def test_an_event_arrives_signed(redis: Redis) -> None:
     assert (received.id, received.headers["x-own"]) == (event, "1")
     assert health["lagMs"] == 0
     assert health["lastClaimAgeMs"] is not None
+
+
+async def test_a_thin_body_is_what_is_signed_and_follows_the_endpoint(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, hooks.running():
+        endpoint, secret = await hooks.webhooks.endpoints.create({"url": receiver.url, "payload": "thin"})
+        event = await hooks.event("invoice.paid", invoiceId="i-1", total=90)
+        thin = await receiver.next()
+        await settled(hooks, {delivery_id(event, endpoint.id): "delivered"})
+        await hooks.webhooks.endpoints.patch(endpoint.id, {"payload": "full"})
+        await hooks.webhooks.replay.one(delivery_id(event, endpoint.id))
+        full = await receiver.next()
+    assert verify(secret, thin.headers, thin.body, time.time())["data"] == {"n": 1, "invoiceId": "i-1"}
+    assert verify(secret, full.headers, full.body, time.time())["data"] == {"n": 1, "invoiceId": "i-1", "total": 90}
+    assert thin.id == full.id == event
 
 
 async def test_while_a_secret_rotates_both_verify(redis: Redis) -> None:
@@ -125,6 +151,7 @@ async def test_exhausted_is_told_to_others_and_not_again(redis: Redis) -> None:
             told = await other.next()
             await settled(hooks, {delivery_id(event, broken_id): "exhausted", delivery_id(told.id, other_id): "delivered"})
     assert told.event["type"] == "delivery.exhausted"
+    check_told("delivery.exhausted", told.event["data"])
     data = told.event["data"]
     assert (data["endpoint"], data["delivery"], data["eventId"], data["attempts"], data["status"]) == (
         broken_id,
@@ -155,9 +182,54 @@ async def test_410_disables_the_endpoint_and_tells(redis: Redis) -> None:
         async with hooks.running():
             await hooks.event()
             told = await other.next()
+    check_told("endpoint.disabled", told.event["data"])
     assert (told.event["data"]["endpoint"], told.event["data"]["reason"]) == (gone_id, "gone")
     assert (await hooks.webhooks.endpoints.get(gone_id)).status == "disabled"
     assert len(gone.received) == 1
+
+
+async def test_a_receiver_may_end_one_delivery_or_all(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver, receiving() as other:
+        endpoint = await hooks.endpoint(receiver.url, types=["job.*"])
+        await hooks.endpoint(other.url, types=["delivery.*", "endpoint.*"])
+        receiver.answer(Answer(status=422, headers={"webhook-delivery": "abort"}), Answer(status=204, headers={"webhook-delivery": "disable"}))
+        async with hooks.running():
+            first = await hooks.event(n=1)
+            assert (await other.next()).event["type"] == "delivery.exhausted"
+            second = await hooks.event(n=2)
+            told = await other.next()
+    assert (told.event["type"], told.event["data"]["reason"], told.event["data"]["error"]) == ("endpoint.disabled", "asked", None)
+    aborted = await hooks.webhooks.deliveries.get(delivery_id(first, endpoint))
+    assert (aborted.status, aborted.reason, aborted.attempts) == ("exhausted", "aborted-by-receiver", 1)
+    assert (await hooks.webhooks.deliveries.get(delivery_id(second, endpoint))).status == "delivered"
+    assert (await hooks.webhooks.endpoints.get(endpoint)).status == "disabled"
+
+
+async def test_a_breaker_spares_a_receiver_in_trouble_and_a_probe_finds_out(redis: Redis) -> None:
+    hooks = hooks_of(redis, schedule=(0, *[1] * 29))
+    async with receiving(Answer(status=500)) as receiver:
+        endpoint = await hooks.endpoint(receiver.url, concurrency=1)
+        async with hooks.running():
+            events = [await hooks.event(n=n) for n in range(5)]
+            for _ in range(10):
+                await receiver.next()
+            await breaker_is(hooks, endpoint, Breaker.OPEN)
+            assert len(receiver.received) == 10, "the eleventh waits"
+            receiver.default = Answer()
+            hooks.clock.forward(30_000)
+            await hooks.mailbox.wake()
+            await settled(hooks, {delivery_id(event, endpoint): "delivered" for event in events})
+    assert len(receiver.received) == 15
+
+
+async def test_what_we_cannot_send_says_nothing_about_the_receiver(redis: Redis) -> None:
+    endpoint = await hooks_of(redis).endpoint("http://127.0.0.1:9/", headers={"x": "y"})
+    hooks = hooks_of(redis, encryption_keys=[b"x" * 32], schedule=(0, *[1] * 14))
+    async with hooks.running():
+        event = await hooks.event()
+        await settled(hooks, {delivery_id(event, endpoint): "exhausted"})
+    assert (await hooks.webhooks.endpoints.get(endpoint)).health == Health()
 
 
 async def test_retry_after_is_obeyed_for_the_whole_endpoint(redis: Redis) -> None:

@@ -16,6 +16,7 @@ from webhooks.directory import Directory
 from webhooks.fanout import Fanout
 from webhooks.keys import Keys
 from webhooks.mailbox import Mailbox
+from webhooks.selecting import Filters
 
 PREFIX = "t:webhooks"
 T0 = 1_767_225_600_000
@@ -53,7 +54,7 @@ class Hooks:
             **(settings | options),
         )
         self.directory = Directory(redis, self.keys)
-        self.fanout = Fanout(redis, self.keys, self.group, self.directory, settings["schedule"], self.clock)
+        self.fanout = Fanout(redis, self.keys, self.group, self.directory, Filters(compile_filter), settings["schedule"], self.clock)
         self.mailbox = Mailbox(redis, self.keys)
 
     async def publish(self, type: str, data: dict[str, Any], *, identity: Sequence[object]) -> None:

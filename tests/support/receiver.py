@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ class Received:
     headers: Mapping[str, str]
     """In lower case."""
     body: bytes
+    at: float = field(default_factory=time.monotonic)
+    """When it had come, seconds of the monotonic clock."""
 
     @property
     def event(self) -> dict[str, Any]:

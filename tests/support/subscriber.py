@@ -7,6 +7,8 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from tests.support.events import check_told
+
 SECRET = "whsec_" + "c3Vic2NyaWJlciBvZiB0aGUgdGVzdHMhISEh"
 
 
@@ -52,6 +54,7 @@ class Subscriber:
         except Exception:  # the package lets several kinds escape; whatever it is, the request was not genuine
             self.refused += 1
             return web.Response(status=401)
+        check_told(event["type"], event["data"])
         id = request.headers["webhook-id"]
         self.deliveries[id] += 1
         async with self._changed:

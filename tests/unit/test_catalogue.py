@@ -27,5 +27,5 @@ def test_each_type_is_listed_once() -> None:
 @pytest.mark.parametrize("event", OWN, ids=lambda event: event.type)
 def test_a_thin_example_says_what_to_fetch(event: EventType) -> None:
     kept = thin(event.example)
-    assert kept.keys() & {"runId", "jobId", "documentId", "delivery"}
+    assert kept.keys() & {"runId", "jobId", "documentId", "delivery", "endpoint"}
     assert not kept.keys() & {"result", "output", "error", "reason", "progress", "steps"}

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.workflows import expressions
 from pipeline.workflows.expressions import ExpressionError, condition, evaluate_if, render, template
+from pipeline.workflows.values import needs, without_the_rest
 
 SCOPE: dict[str, Any] = {
     "input": {
@@ -259,6 +260,13 @@ def test_more_is_refused_before_it_is_tried(text: str, data: Any) -> None:
 def test_only_what_is_read_counts() -> None:
     scope = {"input": {"big": list(range(500_000)), "l": [1]}, "run": {}, "steps": {}}
     assert render("${{ input.l.map(x, x + 1) }}", scope) == [2]
+
+
+def test_of_a_scope_only_what_is_read_is_handed_over() -> None:
+    needed = needs([("a", "b", 0, "c"), ("a", "b"), ("a", "x", "y"), ("d",), ("d", "e"), ("f", "g", "h"), ("f", "g")])
+    assert needed == {"a": {"b": None, "x": {"y": None}}, "d": None, "f": {"g": None}}
+    scope = {"a": {"b": [1, {"c": 2}], "x": None, "z": 1}, "d": {"e": 1}, "f": {}, "rest": 1}
+    assert without_the_rest(scope, needed) == {"a": {"b": [1, {"c": 2}], "x": None}, "d": {"e": 1}, "f": {}}
 
 
 def test_a_rendered_value_is_bounded() -> None:

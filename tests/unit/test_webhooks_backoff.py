@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from webhooks.backoff import DEFAULT_SCHEDULE_MS, Decision, Verdict, decide, first_delay, parse_retry_after
+from webhooks.backoff import DEFAULT_SCHEDULE_MS, Decision, Off, Receiver, Verdict, decide, first_delay, parse_retry_after
 
 NOW = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 HOUR = 3_600_000
@@ -32,7 +32,7 @@ def test_everything_else_is_failure(status: int | None) -> None:
 def test_the_schedule_is_walked_to_its_end() -> None:
     dues = [after(500, tried).due for tried in range(1, 10)]
     assert dues == [NOW + delay for delay in DEFAULT_SCHEDULE_MS[1:]]
-    assert after(500, 10) == Decision(verdict=Verdict.EXHAUSTED)
+    assert after(500, 10) == Decision(verdict=Verdict.EXHAUSTED, receiver=Receiver.FAILED)
 
 
 def test_jitter_is_only_upward_and_at_most_a_fifth() -> None:
@@ -93,6 +93,34 @@ def test_retry_after_means_nothing_beside_a_success_a_redirect_or_nothing(status
 
 
 def test_410_is_gone() -> None:
-    assert after(410).gone
-    assert after(410, 10).gone
-    assert not after(404).gone
+    assert after(410).off is after(410, 10).off is Off.GONE
+    assert after(404).off is None
+
+
+def test_the_receiver_may_end_it_all_or_this_one() -> None:
+    def told(status: int | None, directive: str) -> Decision:
+        return decide(status=status, retry_after=None, directive=directive, tried=1, schedule=DEFAULT_SCHEDULE_MS, now=NOW, random=0.0)
+
+    assert told(204, "disable") == Decision(verdict=Verdict.DELIVERED, off=Off.ASKED)
+    assert (told(500, "disable").verdict, told(500, "disable").off) == (Verdict.RETRY, Off.ASKED)
+    assert told(410, "disable").off is Off.GONE
+    assert told(204, "abort") == Decision(verdict=Verdict.DELIVERED)
+    for status in (None, 302, 400, 500):
+        aborted = told(status, "abort")
+        assert (aborted.verdict, aborted.reason, aborted.due, aborted.off) == (Verdict.EXHAUSTED, "aborted-by-receiver", None, None)
+
+
+@pytest.mark.parametrize("status", [None, 408, 429, 500, 502, 503, 504, 599])
+def test_a_receiver_in_trouble(status: int | None) -> None:
+    assert after(status).receiver is Receiver.FAILED
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 409, 410, 422])
+def test_a_receiver_that_does_not_like_it_works(status: int) -> None:
+    assert after(status).receiver is Receiver.ANSWERED
+
+
+def test_too_busy_without_saying_until_when() -> None:
+    assert {status for status in (None, *range(100, 600)) if after(status).refusal} == {429, 502, 503, 504}
+    assert not after(503, retry_after="60").refusal
+    assert after(503, retry_after="soon").refusal

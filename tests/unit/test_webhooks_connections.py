@@ -1,81 +1,18 @@
-"""The sender's connections: kept, reused, given up; over TLS only to who proves its name. On asyncio's loop and on uvloop, where the service runs."""
+"""The sender's connections: kept, reused, given up. On asyncio's loop and on uvloop, where the service runs."""
 
 import asyncio
 import os
-import ssl
-from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
-from typing import Any
+import socket
 
 import pytest
-import uvloop
 
-from tests.support.tls import Authority
+from tests.support.raw_receiver import OK, Server, ok
+from tests.support.sent import GUARD, KEY, Run, both_loops, send
 from webhooks import connection, pool
 from webhooks.dialer import Dialer
-from webhooks.guard import Guard
 from webhooks.pool import MAX_IDLE_PER_PLACE
-from webhooks.sender import Outcome, Request, Sender
-from webhooks.signing import generate_secret, key_of
-
-GUARD = Guard(["127.0.0.0/8", "::1/128"])
-KEY = key_of(generate_secret())
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Run = Callable[[Coroutine[Any, Any, None]], None]
-both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-
-
-class Server:
-    """Below HTTP: reads whole requests and answers by script; knows its connections."""
-
-    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
-        self._script = script
-        self._tls = tls
-        self.accepted = 0
-        self.closed = asyncio.Event()
-        """Set whenever a connection has ended."""
-        self.requests: list[bytes] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> "Server":
-        self._server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def url(self, host: str = "127.0.0.1") -> str:
-        return f"{'https' if self._tls else 'http'}://{host}:{self.port}/hook?token=s3cret"
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
-        self.accepted += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-                self.requests.append(head + await reader.readexactly(length))
-                await self._script(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            self.closed.set()
-
-
-async def ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(OK)
-
-
-async def send(sender: Sender, url: str, *, timeout: float = 5.0) -> Outcome:
-    return await sender.send(Request(url=url, event="evt_1", body=b"{}", keys=[KEY], headers={}, timeout=timeout, trace="t"), 0)
+from webhooks.resolver import AddrInfo
+from webhooks.sender import Request, Sender
 
 
 @both_loops
@@ -171,7 +108,7 @@ def test_an_attempt_that_is_cancelled_or_late_leaves_no_connection(run: Run) -> 
             await reader.read()
 
         async with Server(hang) as server, Sender(GUARD) as sender:
-            before = len(os.listdir("/proc/self/fd"))
+            before = len(os.listdir("/dev/fd"))
             attempt = asyncio.create_task(send(sender, server.url()))
             await received.wait()
             attempt.cancel()
@@ -185,10 +122,35 @@ def test_an_attempt_that_is_cancelled_or_late_leaves_no_connection(run: Run) -> 
             assert late.phases
             assert late.phases.first_byte is None
             assert len(sender._pool) == 0
-            assert len(os.listdir("/proc/self/fd")) <= before
+            assert len(os.listdir("/dev/fd")) <= before
 
-    if Path("/proc/self/fd").exists():
-        run(scenario())
+    run(scenario())
+
+
+@both_loops
+def test_what_a_receiver_does_not_read_is_not_kept(run: Run) -> None:
+    async def scenario() -> None:
+        async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            accepted.append(writer)
+
+        accepted: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(never, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with Sender(GUARD) as sender:
+            before = len(os.listdir("/dev/fd"))
+            # More than the buffers of both sockets hold.
+            much = Request(url=url, event="evt_1", body=bytes(32 << 20), keys=[KEY], headers={}, timeout=0.2, trace="t")
+            assert (await sender.send(much, 0)).error == "no answer within 0.2 s"
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(os.listdir("/dev/fd")) <= before + 1, "only the receiver's end is left"
+        server.close()
+        for writer in accepted:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    run(scenario())
 
 
 @both_loops
@@ -239,87 +201,29 @@ def test_connections_are_given_up_when_long_unused_or_old(run: Run, monkeypatch:
     run(scenario())
 
 
-@both_loops
-def test_tls(run: Run, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        authority = Authority(tmp_path)
-        async with Server(ok, authority.server()) as server, Sender(GUARD, dialer=Dialer(GUARD, tls=authority.client())) as sender:
-            first, second = [await send(sender, server.url()) for _ in range(2)]
-        assert (first.status, first.error, second.status) == (200, None, 200)
-        assert first.phases
-        assert isinstance(first.phases.tls, float)
-        assert (first.reused, second.reused, server.accepted) == (False, True, 1)
+class Rebinding:
+    """Resolves to the receiver once, and then to what must not be dialled."""
 
-    run(scenario())
+    def __init__(self) -> None:
+        self._answers = ["127.0.0.1"]
 
+    async def resolve(self, host: str, port: int) -> list[AddrInfo]:
+        address = self._answers.pop() if self._answers else "169.254.169.254"
+        return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
 
-@both_loops
-@pytest.mark.parametrize(
-    ("certificate", "reason"),
-    [
-        ({"expired": True}, "certificate has expired"),
-        ({"name": "other.test"}, "IP address mismatch, certificate is not valid for '127.0.0.1'."),
-        ({"own": True}, "self-signed certificate"),
-    ],
-)
-def test_a_certificate_that_proves_nothing(run: Run, tmp_path: Path, certificate: dict[str, Any], reason: str) -> None:
-    async def scenario() -> None:
-        authority = Authority(tmp_path)
-        async with Server(ok, authority.server(**certificate)) as server, Sender(GUARD, dialer=Dialer(GUARD, tls=authority.client())) as sender:
-            outcome = await send(sender, server.url())
-        assert outcome.status is None
-        assert outcome.error == f"TLS failed with 127.0.0.1: {reason}"
-        assert server.requests == []
-
-    run(scenario())
+    def close(self) -> None: ...
 
 
 @both_loops
-def test_an_authority_that_nobody_named_is_not_trusted_and_one_of_the_environment_is(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    authority = Authority(tmp_path)
-
+def test_a_name_that_is_bound_anew_reaches_nobody_else(run: Run) -> None:
     async def scenario() -> None:
-        async with Server(ok, authority.server()) as server:
-            async with Sender(GUARD) as sender:
-                assert "unable to get local issuer certificate" in str((await send(sender, server.url())).error)
-            monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-            async with Sender(GUARD) as sender:
-                assert (await send(sender, server.url())).error is None
+        async def last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(OK.replace(b"OK", b"OK\r\nconnection: close"))
 
-    run(scenario())
-
-
-@both_loops
-def test_a_name_is_told_to_the_receiver_and_checked(run: Run, tmp_path: Path) -> None:
-    """By SNI, without which many receivers cannot choose their certificate."""
-    told: list[str | None] = []
-
-    async def scenario() -> None:
-        authority = Authority(tmp_path)
-        tls = authority.server(name="localhost")
-        tls.sni_callback = lambda _, name, context: told.append(name)
-        async with Server(ok, tls) as server, Sender(GUARD, dialer=Dialer(GUARD, tls=authority.client())) as sender:
-            outcome = await send(sender, server.url("localhost"))
-            assert (outcome.error, told) == (None, ["localhost"])
-            assert b"\r\nhost: localhost:%d\r\n" % server.port in server.requests[0]
-
-    run(scenario())
-
-
-@both_loops
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
-def test_old_tls_is_refused(run: Run, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        authority = Authority(tmp_path)
-        client, tls = authority.client(), authority.server()
-        dialer = Dialer(GUARD, tls=client)
-        assert client.minimum_version is ssl.TLSVersion.TLSv1_2
-        tls.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        tls.maximum_version = ssl.TLSVersion.TLSv1_1
-        tls.set_ciphers("ALL:@SECLEVEL=0")
-        async with Server(ok, tls) as server, Sender(GUARD, dialer=dialer) as sender:
-            assert str((await send(sender, server.url())).error).startswith("TLS failed with 127.0.0.1")
+        async with Server(last) as server, Sender(GUARD, dialer=Dialer(GUARD, resolver=Rebinding())) as sender:
+            first, second = [await send(sender, server.url("rebinding.test")) for _ in range(2)]
+        assert (first.status, first.address, server.accepted) == (200, "127.0.0.1", 1)
+        assert (second.status, second.address) == (None, None)
+        assert second.error == "169.254.169.254 is refused (link-local, cloud metadata)"
 
     run(scenario())

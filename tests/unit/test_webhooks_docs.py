@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from pipeline.catalogue import OWN
+from webhooks.explain import Verdict
 from webhooks.matching import check_pattern
 from webhooks.selecting import thin
 from webhooks.service import now_ms
@@ -56,3 +57,9 @@ async def test_a_python_example_runs(library: str, tampered: bool, status: int, 
     if database := names.get("database"):
         assert database.execute("SELECT count(*) FROM results").fetchone() == (0 if tampered else 1,)
         database.close()
+
+
+def test_each_verdict_of_an_explanation_is_in_the_table() -> None:
+    (table,) = re.findall(r"^\| verdict \|.*?\n\n", PAGE, re.DOTALL | re.MULTILINE)
+    named = {verdict for row in table.strip().splitlines()[2:] for verdict in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+    assert named == set(Verdict)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.filters import compile_filter
 from pipeline.store.log import Event
 from webhooks.model import Endpoint, Payload
-from webhooks.selecting import Filters, thin
+from webhooks.selecting import KEPT_BODIES, Bodies, Filters, thin
 
 EVENT = Event(id="evt_1", type="invoice.paid", timestamp=1_769_851_800_000, data={"invoiceId": "i-1", "total": 90, "currency": "EUR", "text": "x"})
 
@@ -64,13 +64,15 @@ def test_the_same_text_is_compiled_once_and_asked_once_per_event() -> None:
     assert (compiled, asked) == (["event.data.a"], ["evt_1", "evt_2"])
 
 
-def test_bodies_are_made_once_for_each_form() -> None:
-    selection = Filters().of(EVENT)
-    full, short = selection.body(Payload.FULL), selection.body(Payload.THIN)
-    assert orjson.loads(full) == EVENT.document()
-    assert orjson.loads(short) == {"type": "invoice.paid", "timestamp": "2026-01-31T09:30:00.000Z", "data": {"invoiceId": "i-1"}}
-    assert selection.body(Payload.FULL) is full
-    assert selection.body(Payload.THIN) is short
+def test_thin_bodies_are_made_once_while_they_are_wanted() -> None:
+    full, bodies = orjson.dumps(EVENT.document()), Bodies()
+    assert bodies.of("evt_1", full, Payload.FULL) is full
+    short = bodies.of("evt_1", full, Payload.THIN)
+    assert short == b'{"type":"invoice.paid","timestamp":"2026-01-31T09:30:00.000Z","data":{"invoiceId":"i-1"}}'
+    assert bodies.of("evt_1", full, Payload.THIN) is short
+    for n in range(KEPT_BODIES):
+        bodies.of(f"evt_of_others_{n}", full, Payload.THIN)
+    assert bodies.of("evt_1", full, Payload.THIN) is not short
 
 
 def test_thin_keeps_what_identifies_and_nothing_else() -> None:

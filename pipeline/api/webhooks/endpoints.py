@@ -76,6 +76,21 @@ class FormerPublicKey(Shape):
     """When it ceases to sign."""
 
 
+class EndpointHealth(Shape):
+    """How it does; all of it begins anew when the endpoint is changed."""
+
+    state: Literal["closed", "open", "half-open"]
+    """Of its circuit breaker: `open` sends nothing before `openUntil`, `half-open` one attempt at a time."""
+    failures: int
+    """Attempts in a row that failed."""
+    failing_since: str | None
+    """When the first attempt after the last success began."""
+    last_success_at: str | None
+    open_until: str | None
+    held_until: str | None
+    """The receiver asked for quiet until then."""
+
+
 class EndpointShown(Shape):
     id: str
     url: str
@@ -97,6 +112,7 @@ class EndpointShown(Shape):
     former_public_keys: list[FormerPublicKey]
     headers: dict[str, str]
     """Names only; the values are hidden."""
+    health: EndpointHealth
     source: Literal["api", "config"]
     created_at: str
 
@@ -116,6 +132,38 @@ class Probed(Exchange):
     type: Literal["webhook.test"]
     delivered: bool
     """Whether this answer would end a delivery as delivered."""
+
+
+class Period(Shape):
+    delivered: int
+    """Attempts that succeeded."""
+    failed: int
+    """Attempts that did not."""
+    exhausted: int
+    """Deliveries of which every attempt failed."""
+    p50_ms: int | None
+    """Of the attempts' durations; null where there were none."""
+    p99_ms: int | None
+
+
+class Totals(Shape):
+    delivered: int
+    failed: int
+    exhausted: int
+
+
+class StatsShown(Shape):
+    endpoint: str
+    pending: int
+    in_flight: int
+    oldest_due_ms: int | None
+    """For how long the one has been due that waits longest; null where none is."""
+    last_hour: Period
+    last_day: Period
+    total: Totals
+    """Since the endpoint was created."""
+    last_success_at: str | None
+    last_failure_at: str | None
 
 
 class EndpointQuery(Query):
@@ -170,6 +218,10 @@ async def rotate_secret(request: web.Request) -> web.StreamResponse:
     return await once(request, document, work, complete=_with_secret(request))
 
 
+async def stats(request: web.Request) -> web.StreamResponse:
+    return json_response((await webhooks_of(request).stats(_id(request))).document())
+
+
 async def test(request: web.Request) -> web.StreamResponse:
     async def work() -> Answer:
         return answer_json((await webhooks_of(request).probe.send(_id(request))).document())
@@ -211,6 +263,7 @@ ROUTES = (
     route("DELETE", f"{ENDPOINTS}/{{endpointId}}", delete, "Delete an endpoint; its pending deliveries are skipped", status=204, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/enable", enable, "Enable an endpoint", answer=EndpointShown, problems=(404, 409)),
     route("POST", f"{ENDPOINTS}/{{endpointId}}/pause", pause, "Hold an endpoint's deliveries", answer=EndpointShown, problems=(404,)),
+    route("GET", f"{ENDPOINTS}/{{endpointId}}/stats", stats, "How an endpoint fares", answer=StatsShown, problems=(404,)),
     route(
         "POST",
         f"{ENDPOINTS}/{{endpointId}}/test",

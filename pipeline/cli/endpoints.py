@@ -1,4 +1,4 @@
-"""`hookline endpoints` and `hookline deliveries`: who is told, and what became of each telling."""
+"""`hookline endpoints`: who is told of what, and how."""
 
 from typing import Annotated, Any
 
@@ -6,13 +6,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.console import out, state
+from pipeline.cli.console import fields, out, state
 from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.cli.service import talk
 from pipeline.client import Client
 
-endpoints = typer.Typer(no_args_is_help=True, help="Create, list, change, pause and enable webhook endpoints.")
-deliveries = typer.Typer(no_args_is_help=True, help="What was sent to whom: list, show, send again.")
+endpoints = typer.Typer(no_args_is_help=True, help="Create, list, change, pause, test and enable webhook endpoints.")
 
 Types = Annotated[str | None, typer.Option(help="Types or patterns, comma-separated: [bold]job.completed,workflow.*[/].")]
 Description = Annotated[str | None, typer.Option(help="For people.")]
@@ -58,7 +57,7 @@ def list_endpoints(url: Url = None, token: Token = None, config: ConfigFile = No
 @endpoints.command("show")
 def show_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One endpoint: everything but its secret."""
-    _print(talk(address(url, config), token, lambda client: client.endpoint(endpoint_id)))
+    fields(talk(address(url, config), token, lambda client: client.endpoint(endpoint_id)))
 
 
 @endpoints.command("create")
@@ -85,7 +84,7 @@ def create_endpoint(
         types=types or "*", description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
         filter=filter, payload=payload, asymmetric=asymmetric, headers=header, secret=secret,
     )  # fmt: skip
-    _print(talk(address(url, config), token, lambda client: client.create_endpoint(target, given.pop("types"), **given)))
+    fields(talk(address(url, config), token, lambda client: client.create_endpoint(target, given.pop("types"), **given)))
 
 
 @endpoints.command("change")
@@ -115,25 +114,45 @@ def change_endpoint(
     ) | dict.fromkeys(clear or ())  # fmt: skip
     if not given:
         raise typer.BadParameter("nothing to change; see hookline endpoints change --help")
-    _print(talk(address(url, config), token, lambda client: client.update_endpoint(endpoint_id, **given)))
+    fields(talk(address(url, config), token, lambda client: client.update_endpoint(endpoint_id, **given)))
 
 
 @endpoints.command("pause")
 def pause_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Hold its deliveries; none is lost."""
-    _print_status(talk(address(url, config), token, lambda client: client.pause_endpoint(endpoint_id)))
+    _status(talk(address(url, config), token, lambda client: client.pause_endpoint(endpoint_id)))
 
 
 @endpoints.command("enable")
 def enable_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Let its deliveries go on, at once."""
-    _print_status(talk(address(url, config), token, lambda client: client.enable_endpoint(endpoint_id)))
+    _status(talk(address(url, config), token, lambda client: client.enable_endpoint(endpoint_id)))
 
 
 @endpoints.command("rotate-secret")
-def rotate_secret(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def rotate_secret(
+    endpoint_id: str,
+    secret: Annotated[str | None, typer.Option(envvar="HOOKLINE_ENDPOINT_SECRET", help="The new whsec_… [dim](default: one is made)[/].")] = None,
+    overlap: Annotated[
+        str | None, typer.Option(help="How long the former one signs beside it, [bold]0s[/] to [bold]7d[/] [dim](default: 24h)[/].")
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+    config: ConfigFile = None,
+) -> None:
     """Give it a new secret, shown this once; the former one signs beside it for a day."""
-    _print(talk(address(url, config), token, lambda client: client.rotate_secret(endpoint_id)))
+    given = _given(secret=secret, overlap=overlap)
+    fields(talk(address(url, config), token, lambda client: client.rotate_secret(endpoint_id, **given)))
+
+
+@endpoints.command("test")
+def try_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+    """Send it a webhook.test now, also if it is paused, and say what came of it; exit code 1 if it was not taken."""
+    answer = talk(address(url, config), token, lambda client: client.test_endpoint(endpoint_id))
+    phases = answer.pop("phases", None) or {}
+    fields(answer | {"phases": ", ".join(f"{name} {ms:.1f} ms" for name, ms in phases.items() if ms is not None)})
+    if not answer["delivered"]:
+        raise typer.Exit(1)
 
 
 @endpoints.command("delete")
@@ -143,74 +162,5 @@ def delete_endpoint(endpoint_id: str, url: Url = None, token: Token = None, conf
     out.print(f"{endpoint_id} deleted")
 
 
-@deliveries.command("list")
-def list_deliveries(
-    status: Annotated[str | None, typer.Option(help="Only those that are pending, delivered, exhausted or skipped.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Only those to this endpoint.")] = None,
-    type: Annotated[str | None, typer.Option(help="Only events of this type or pattern.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only those created since, such as 2026-01-31T09:00:00Z.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    url: Url = None,
-    token: Token = None,
-    config: ConfigFile = None,
-) -> None:
-    """The newest deliveries."""
-
-    async def ask(client: Client) -> list[dict[str, Any]]:
-        return [one async for one in client.deliveries(status=status, endpoint=endpoint, type=type, since=since, limit=limit)]
-
-    table = Table("delivery", "status", "event", "endpoint", "attempts", "last", "created", "next", box=None)
-    for one in talk(address(url, config), token, ask):
-        last = one["reason"] or str(one["lastStatus"] or "")
-        table.add_row(
-            one["id"],
-            state(one["status"]),
-            one["type"],
-            one["endpoint"],
-            str(one["attemptCount"]),
-            last,
-            one["createdAt"],
-            one["nextAttemptAt"] or "",
-        )
-    out.print(table)
-
-
-@deliveries.command("show")
-def show_delivery(delivery_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
-    """One delivery with each of its attempts."""
-    found = talk(address(url, config), token, lambda client: client.delivery(delivery_id))
-    attempts = found.pop("attempts")
-    _print(found)
-    table = Table("attempt", "at", "status", "ms", "address", "", box=None)
-    for one in attempts:
-        about = one["error"] or (one["response"] or "").partition("\n")[0]
-        ms = "" if one["durationMs"] is None else str(one["durationMs"])
-        table.add_row(
-            str(one["number"]),
-            one["at"],
-            str(one["status"] or "–"),
-            ms,
-            one["address"] or "",
-            Text(about[:100], style="red" if one["error"] else "dim"),
-        )
-    out.print(table)
-
-
-@deliveries.command("replay")
-def replay_delivery(delivery_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
-    """Send it again, now; its webhook-id stays the same."""
-    _print_status(talk(address(url, config), token, lambda client: client.replay(delivery_id)))
-
-
-def _print(found: dict[str, Any]) -> None:
-    table = Table(show_header=False, box=None)
-    for field, value in found.items():
-        if value is None or value in ({}, [], ""):
-            continue
-        shown = " ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
-        table.add_row(f"[dim]{field}[/]", state(shown) if field == "status" else Text(shown, style="bold" if field == "secret" else ""))
-    out.print(table)
-
-
-def _print_status(found: dict[str, Any]) -> None:
+def _status(found: dict[str, Any]) -> None:
     out.print(found["id"], state(found["status"]))
