@@ -1,6 +1,6 @@
 """What a replay would send again: an endpoint's records that fit, then the events of the log that it is missing, in steps of bounded work."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +82,17 @@ def logged_at(cursor: str) -> int:
 
 
 class Candidates:
-    def __init__(self, redis: Store, keys: Keys, deliveries: Deliveries, history: History | None, filters: Filters) -> None:
+    def __init__(
+        self, redis: Store, keys: Keys, deliveries: Deliveries, history: History | None, filters: Filters, retention: int, clock: Callable[[], int]
+    ) -> None:
+        """`retention`: ms that the record of an ended delivery is kept."""
         self._redis = redis
         self._keys = keys
         self._deliveries = deliveries
         self._history = history
         self._filters = filters
+        self._retention = retention
+        self._clock = clock
 
     async def step(self, asked: Asked, endpoint: Endpoint, position: str, most: int) -> Step:
         """The next candidates, `most` at the most, oldest first; none is no end, unless the position is."""
@@ -134,9 +139,13 @@ class Candidates:
         return Step(found=found, position=END if over else f"{LOG}{page[-1].cursor}")
 
     def _wanted(self, asked: Asked, endpoint: Endpoint, page: Sequence[Event]) -> Iterator[tuple[Event, str]]:
+        # Of one that is older, a record may have been there and be gone: it may well have been delivered.
+        oldest = self._clock() - self._retention
         for event in page:
             if logged_at(event.cursor) > asked.until:
                 return
+            if logged_at(event.cursor) < oldest:
+                continue
             own = event.type.startswith(OWN) and event.data.get("endpoint") == endpoint.id
             fits = not own and matches(endpoint.types, event.type) and (not asked.types or matches(asked.types, event.type))
             if fits and self._filters.of(event).skipped(endpoint) is None:

@@ -92,7 +92,7 @@ class Webhooks:
         self.seals = Seals(redis, self._keys, keyring, self._clock)
         self.deliveries = Deliveries(redis, self._keys, retention, self._clock)
         self.replay = Replay(redis, self._keys, self.deliveries, self._clock)
-        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters)
+        candidates = Candidates(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)
         self.replays = Replays(redis, self._keys, self.endpoints, candidates, self._clock)
         self.replaying = Replaying(redis, self._keys, self.replays, candidates, self.endpoints, self._clock)
         self.inquiry = Inquiry(redis, self._keys, self.deliveries, history, self._filters, retention, self._clock)

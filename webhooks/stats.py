@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from webhooks.units import iso
 FLUSH_SECONDS = 5.0
 """What is counted in this time is lost with a process that is killed; the records are not."""
 PER_SCRIPT = 100
+PER_READ = 100
 SHOWN = 1_000
 """Endpoints that have metrics of their own; the others are one."""
 HOUR_SLOTS, HOUR_MS = 12, 300_000
@@ -99,12 +100,18 @@ class Statistics:
         return [_total(fields) for fields in await self.counted(endpoints)]
 
     async def counted(self, endpoints: Sequence[str]) -> list[dict[str, str]]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for endpoint in endpoints:
-                pipe.hgetall(self._keys.stats(endpoint))
-            return list(await pipe.execute())
+        found: list[dict[str, str]] = []
+        for part in _parts(endpoints):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for endpoint in part:
+                    pipe.hgetall(self._keys.stats(endpoint))
+                found += await pipe.execute()
+        return found
 
     async def waiting(self, endpoints: Sequence[str]) -> list[Waiting]:
+        return [one for part in _parts(endpoints) for one in await self._waiting(part)]
+
+    async def _waiting(self, endpoints: Sequence[str]) -> list[Waiting]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for endpoint in endpoints:
                 for waits in (self._keys.mailbox(endpoint), self._keys.retries(endpoint)):
@@ -145,6 +152,12 @@ class Statistics:
     async def add(self, counts: Iterable[tuple[str, Counts]]) -> None:
         packed: bytes = msgpack.packb([[endpoint, *one.packed()] for endpoint, one in counts], use_bin_type=False)
         await self._script([self._keys.prefix], [self._clock(), secrets.token_hex(8), SHOWN, packed])
+
+
+def _parts(endpoints: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Few enough that reading them holds nobody else up."""
+    for start in range(0, len(endpoints), PER_READ):
+        yield endpoints[start : start + PER_READ]
 
 
 def _total(fields: Mapping[str, str]) -> Counts:
