@@ -31,7 +31,7 @@ class Claim:
 
     id: str
     lease: str
-    """When it runs out, ms since the epoch; the fraction makes it this claim's own, so that it also is what allows to settle."""
+    """When it runs out, ms since the epoch, up to a second at random included: this claim's own, so that it also is what allows to settle."""
     endpoint: str
     event: str
     type: str
