@@ -1,6 +1,5 @@
 """The event log on a real store: cursors, consumer groups, trimming that never drops what a group still needs."""
 
-
 import pytest
 from redis.asyncio import Redis
 
