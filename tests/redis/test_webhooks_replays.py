@@ -90,6 +90,7 @@ async def test_what_is_missing_is_made_of_the_log(redis: Redis) -> None:
     await hooks.event("endpoint.disabled", endpoint=endpoint)
     wanted.append(await hooks.event("job.failed", n=5, score=5))
     await hooks.spread()
+    hooks.clock.forward(60_000)
     assert (await count(hooks, endpoint)).count == 0, "without `missing` there is nothing"
     assert (await count(hooks, endpoint, missing=True, types=["a.*"])).count == 0
     counted = await count(hooks, endpoint, missing=True)
