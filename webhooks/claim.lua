@@ -1,16 +1,17 @@
 -- Claim: what each endpoint's concurrency and rate allow of what is due, under a lease; leases that ran out are taken back first.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits
+-- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits, 5 dispatcher (presence.lua), or ''
 -- Returns {version of the endpoints, when something can next be claimed or '',
 --   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base, line]…]…], [event, body…]}
 --
--- A lease is the time at which it runs out, less a fraction of a ms made of the token: no two claims of a delivery have the same one,
--- so it also is what allows to settle it.
+-- A lease is the time at which it runs out. It is up to a second shorter than the endpoint's, as the token says: no two claims of a delivery have the
+-- same one, so it also is what allows to settle it.
 
 local now, limit, retries_left, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local MAX_VISITS = 1000
 local AT_ONCE = 50
+local LEASE_JITTER = 1024 -- ms
 -- How much of a rate may begin at once.
 local BURST_MS = 100
 -- Of the deliveries of an endpoint, or of a claim, for which fresh ones and retries compete, one in so many is a retry.
@@ -73,13 +74,13 @@ local function take(kind, endpoint, found, count, lease)
   end
 end
 
--- Where the endpoint stands after so many of the heads were taken. It goes behind those that wait.
+-- Where the endpoint stands after so many of the heads were taken: behind those that wait, and not before `earliest`.
 local function stand(index, endpoint, found, count, full, earliest)
   local following = found[2 * count + 2]
   if not following then
     drop(index, endpoint)
   else
-    put(index, int(full and FULL or math.max(tonumber(following), now + 1, earliest)), endpoint)
+    put(index, int(full and FULL or math.max(tonumber(following), earliest)), endpoint)
   end
 end
 
@@ -115,7 +116,7 @@ local function divide(endpoint, room, fresh, retries, turn)
   return room - share, share
 end
 
--- `fresh` and `retries` say of which something may be due.
+-- Take up to `most`; `fresh` and `retries` say of which something may be due.
 local function visit(endpoint, most, fresh, retries)
   visits = visits + 1
   local e = call('HMGET', key('endpoint', endpoint), 'status', 'concurrency', 'lease', 'heldUntil', 'openUntil', 'turn', 'rate', 'tat')
@@ -135,19 +136,22 @@ local function visit(endpoint, most, fresh, retries)
     if fresh then put(DUE, at, endpoint) end
     if retries then put(DUE_RETRIES, at, endpoint) end
   else
-    local room = math.min(free, most - before, pace and pace.left or free)
+    local room = math.min(free, most, pace and pace.left or free)
     local mailbox, in_mailbox, again, in_again = {}, 0, {}, 0
     if fresh then mailbox, in_mailbox = heads('mailbox', endpoint, room) end
     if retries then again, in_again = heads('retries', endpoint, math.min(room, retries_left)) end
     -- A probe is a fresh one where there is one: a retry may fail for what it is.
     if e[5] and e[5] ~= '' and in_mailbox > 0 then in_again = 0 end
     local from_mailbox, from_retries = divide(endpoint, room, in_mailbox, in_again, tonumber(e[6] or '0'))
-    local lease = string.format('%.17g', now + tonumber(e[3]) - tonumber(string.sub(token, 1, 3), 16) % 1024 / 1024)
+    local lease = int(now + tonumber(e[3]) - tonumber(string.sub(token, 1, 3), 16) % LEASE_JITTER)
     take('mailbox', endpoint, mailbox, from_mailbox, lease)
     take('retries', endpoint, again, from_retries, lease)
     retries_left = retries_left - from_retries
     if pace and taken > before then spend(endpoint, pace, taken - before) end
-    local full, earliest = taken - before >= free, pace and pace.left < 1 and earliest_of(pace) or 0
+    local full = taken - before >= free
+    -- One that could have more is looked at again while this claim lasts.
+    local earliest = taken - before >= most and taken < limit and now or now + 1
+    if pace and pace.left < 1 then earliest = math.max(now + 1, earliest_of(pace)) end
     if fresh then stand(DUE, endpoint, mailbox, from_mailbox, full, earliest) end
     if retries then stand(DUE_RETRIES, endpoint, again, from_retries, full, earliest) end
   end
@@ -157,17 +161,22 @@ end
 -- Visit the endpoints of one index that are due, until `most` deliveries are taken; with `alone`, once, leaving out those of which the other index
 -- has something, too.
 local function serve(index, other, most, alone)
+  -- Ten by ten attempts are a claim; where endpoints take fewer, more are asked for.
+  local count = 10
   repeat
-    local endpoints = taken < most and call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, AT_ONCE) or {}
+    local endpoints = taken < most and call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, count) or {}
+    count = math.min(2 * count, AT_ONCE)
     if #endpoints == 0 then return end
     local places = call('ZMSCORE', other, unpack(endpoints))
     for n, endpoint in ipairs(endpoints) do
       if taken >= most or (index == DUE_RETRIES and retries_left <= 0) then break end
       local too = (tonumber(places[n] or '') or FULL) <= now
+      -- An even share each; what others leave, those who have more get in another round.
+      local share = math.ceil((most - taken) / (#endpoints - n + 1))
       if index == DUE then
-        visit(endpoint, most, true, too and retries_left > 0)
+        visit(endpoint, share, true, too and retries_left > 0)
       elseif not (alone and too) then
-        visit(endpoint, most, too, true)
+        visit(endpoint, share, too, true)
       end
     end
     write()
@@ -200,6 +209,10 @@ else
     local brief = {}
     for n, round in ipairs(rounds) do brief[n] = {round[1], round[2], round[3] == 1 and 'retries' or 'mailbox'} end
     call('SET', mine, cmsgpack.pack(brief), 'PX', '60000')
+    if ARGV[5] ~= '' then
+      call('ZADD', key('held', ARGV[5]), ARGV[1], token)
+      call('ZREMRANGEBYSCORE', key('held', ARGV[5]), '-inf', int(now - 60000))
+    end
   end
 end
 

@@ -94,6 +94,19 @@ class Keys:
         return f"{self.prefix}:expiring"
 
     @property
+    def dispatchers(self) -> str:
+        """Set: those that live, and those that died holding something."""
+        return f"{self.prefix}:dispatchers"
+
+    def alive(self, dispatcher: str) -> str:
+        """Text that goes when a dispatcher falls silent."""
+        return f"{self.prefix}:alive:{dispatcher}"
+
+    def held(self, dispatcher: str) -> str:
+        """Sorted set: tokens of a dispatcher's claims of the last minute, by when (ms)."""
+        return f"{self.prefix}:held:{dispatcher}"
+
+    @property
     def wake(self) -> str:
         """List: at most one marker, taken by the dispatcher that wakes up."""
         return f"{self.prefix}:wake"

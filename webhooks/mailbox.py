@@ -31,7 +31,7 @@ class Claim:
 
     id: str
     lease: str
-    """When it runs out, ms since the epoch; the fraction makes it this claim's own, so that it also is what allows to settle."""
+    """When it runs out, ms since the epoch, up to a second at random included: this claim's own, so that it also is what allows to settle."""
     endpoint: str
     event: str
     type: str
@@ -107,8 +107,9 @@ class Settlement:
 
 
 class Mailbox:
-    def __init__(self, redis: Store, keys: Keys, *, disable_after: int = 0) -> None:
-        """`disable_after`: ms without a success after which an endpoint is disabled; 0: never."""
+    def __init__(self, redis: Store, keys: Keys, *, disable_after: int = 0, dispatcher: str = "") -> None:
+        """`disable_after`: ms without a success after which an endpoint is disabled; 0: never. `dispatcher`: its `Presence.id`."""
+        self._dispatcher = dispatcher
         self._redis = redis
         self._keys = keys
         self._disable_after = disable_after
@@ -118,7 +119,7 @@ class Mailbox:
     async def claim(self, limit: int, now: int, *, retries: int | None = None) -> Batch:
         """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
         most = limit if retries is None else min(retries, limit)
-        version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8)])
+        version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8), self._dispatcher])
         bodies = dict(zip(events[::2], map(str.encode, events[1::2]), strict=True))
         claims = [
             Claim(

@@ -26,6 +26,7 @@ from webhooks.matching import matches
 from webhooks.metrics import Metrics
 from webhooks.outbox import Outbox
 from webhooks.ports import Compile, EventLog, History, Publish
+from webhooks.presence import Presence
 from webhooks.probe import Probe
 from webhooks.replay import Replay
 from webhooks.replaying import Replaying
@@ -100,7 +101,8 @@ class Webhooks:
         self.statistics = Statistics(redis, self._keys, self._clock)
         self.metrics = Metrics(redis, self._keys, self.statistics)
         self.probe = Probe(self.endpoints, self.guard, self._clock)
-        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
+        self._presence = Presence(redis, self._keys, self._clock)
+        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after, dispatcher=self._presence.id)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
 
@@ -126,6 +128,7 @@ class Webhooks:
             directory, tally = Directory(self._redis, self._keys), Tally()
             self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock, tally=tally)
             helpers = [
+                asyncio.create_task(self._presence.run()),
                 asyncio.create_task(self._outbox.run(stop)),
                 asyncio.create_task(self._upkeep(stop)),
                 asyncio.create_task(self.replaying.run(stop)),
@@ -137,6 +140,7 @@ class Webhooks:
                 for helper in helpers:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
+                await self._presence.leave()
                 await self.statistics.flush(tally)
 
     async def stats(self, endpoint: str) -> Stats:

@@ -465,3 +465,19 @@ async def test_what_an_earlier_version_left_is_delivered(redis: Redis) -> None:
     hooks.clock.forward(31 * 24 * 3_600_000)
     assert await hooks.webhooks.deliveries.sweep() == 3
     assert await redis.keys(hooks.keys.event("*")) == []
+
+
+async def test_a_claim_is_shared_among_endpoints_and_used_to_the_full(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    greedy = [await hooks.endpoint(types=["a"], concurrency=1000) for _ in range(2)]
+    modest = [await hooks.endpoint(types=["b"]) for _ in range(2)]
+    for n in range(100):
+        await hooks.event("a", n=n)
+    for n in range(100, 105):
+        await hooks.event("b", n=n)
+    await hooks.spread()
+    shares = Counter(one.endpoint for one in await claim(hooks, 100))
+    assert [shares[endpoint] for endpoint in modest] == [5, 5]
+    assert sum(shares.values()) == 100
+    assert min(shares[endpoint] for endpoint in greedy) >= 25
+    await consistent(hooks)

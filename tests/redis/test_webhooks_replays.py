@@ -90,7 +90,8 @@ async def test_what_is_missing_is_made_of_the_log(redis: Redis) -> None:
     await hooks.event("endpoint.disabled", endpoint=endpoint)
     wanted.append(await hooks.event("job.failed", n=5, score=5))
     await hooks.spread()
-    hooks.clock.forward(60_000)
+    # By now they all are in the past.
+    hooks.clock.now = round(time.time() * 1000) + 1
     assert (await count(hooks, endpoint)).count == 0, "without `missing` there is nothing"
     assert (await count(hooks, endpoint, missing=True, types=["a.*"])).count == 0
     counted = await count(hooks, endpoint, missing=True)

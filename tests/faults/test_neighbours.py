@@ -1,0 +1,69 @@
+"""One endpoint that hangs for 15 s at each request, among 99 healthy ones: what it costs these."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median, quantiles
+
+import pytest
+
+from tests.faults.hookline import Hookline
+from tests.faults.receivers import Receiver, receiving
+from tests.support import soak
+
+HEALTHY = 99
+EVENTS_A_SECOND = 5
+"""To 100 endpoints each: 500 deliveries/s."""
+SECONDS = soak.size(3, 20)
+ROUNDS = soak.size(1, 3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(soak.size(120, 600))
+async def test_a_hanging_endpoint_does_not_slow_down_the_others(tmp_path: Path) -> None:
+    async with Hookline(tmp_path) as server, AsyncExitStack() as stack:
+        healthy = [await stack.enter_async_context(receiving()) for _ in range(HEALTHY)]
+        hanging = await stack.enter_async_context(receiving())
+        for receiver in healthy:
+            await server.create_endpoint(receiver.url, ["load.tick"])
+        neighbour = await server.create_endpoint(hanging.url, ["load.tick"], timeout=15)
+        await run(server, healthy, 1.0)  # warm
+        without, beside = [], []
+        for _ in range(ROUNDS):
+            hanging.free.set()
+            without.append(await run(server, healthy, SECONDS))
+            hanging.free.clear()
+            beside.append(await run(server, healthy, SECONDS))
+        assert hanging.requests
+        assert hanging.under_way > 0, "it did not hang"
+        assert await server.status(neighbour.id) == "enabled"
+    ratio = median(slow[1] / fast[1] for slow, fast in zip(beside, without, strict=True))
+    seen = [
+        f"{HEALTHY} healthy endpoints, {EVENTS_A_SECOND * 100} deliveries/s, {ROUNDS} rounds of {SECONDS} s each",
+        f"without: p50 {median(one[0] for one in without):.1f} ms, p99 {median(one[1] for one in without):.1f} ms",
+        f"beside one that hangs: p50 {median(one[0] for one in beside):.1f} ms, p99 {median(one[1] for one in beside):.1f} ms; p99 {ratio:.2f}×",
+    ]
+    # A few hundred samples on a machine that other tests share: a stall would be seconds.
+    assert ratio <= (1.2 if soak.FULL else 3), seen
+    soak.report("A hanging endpoint among healthy ones", seen)
+
+
+async def run(server: Hookline, healthy: list[Receiver], seconds: float) -> tuple[float, float]:
+    """p50 and p99 in ms, from the call that published to the receiver."""
+    for receiver in healthy:
+        receiver.requests.clear()
+    sent: dict[str, float] = {}
+    began = time.time()
+    count = round(seconds * EVENTS_A_SECOND)
+    for number in range(count):
+        await asyncio.sleep(max(began + number / EVENTS_A_SECOND - time.time(), 0))  # the rate is the load
+        at = time.time()
+        (event,) = await server.publish([("load.tick", {"n": number})])
+        sent[event] = at
+    for receiver in healthy:
+        await receiver.count(count)
+    times = [(request.at - sent[request.id]) * 1000 for receiver in healthy for request in receiver.requests if request.id in sent]
+    assert len(times) == count * HEALTHY
+    cuts = quantiles(times, n=100)
+    return cuts[49], cuts[98]
