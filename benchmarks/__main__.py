@@ -1,6 +1,6 @@
 """`make bench`: everything against Node, side by side; writes the table and the picture of benchmarks/results.
 
-python -m benchmarks [--smoke] [--only worker,enqueue,chains,api,waiting,durable] [--rounds N] [--waiting N] [--out FOLDER]
+python -m benchmarks [--smoke] [--only worker,enqueue,chains,api,deliveries,waiting,durable] [--rounds N] [--waiting N] [--out FOLDER]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from benchmarks import api, enqueue, flows, machine, opponents, waiting, worker
+from benchmarks import api, deliveries, enqueue, flows, machine, opponents, waiting, worker
 from benchmarks.report import Section, picture, ratio_table
 from benchmarks.size import FULL, SMOKE, Size
 from tests.support.valkey import Valkey
@@ -43,7 +43,15 @@ async def durable(store: Valkey, redis: Any, size: Size) -> Section:
         await redis.config_set("appendonly", "no")
 
 
-PARTS: dict[str, Part] = {"worker": workers, "durable": durable, "enqueue": enqueue.run, "chains": flows.run, "api": api.run, "waiting": waiting.run}
+PARTS: dict[str, Part] = {
+    "worker": workers,
+    "durable": durable,
+    "enqueue": enqueue.run,
+    "chains": flows.run,
+    "api": api.run,
+    "deliveries": deliveries.run,
+    "waiting": waiting.run,
+}
 
 
 async def measure(size: Size, parts: list[str]) -> tuple[list[str], list[Section]]:

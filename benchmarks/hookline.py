@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,14 @@ def config(concurrency: int) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def serving(store: Valkey, role: str, *, concurrency: int = 10) -> AsyncIterator[Service]:
-    """A service that is up."""
+async def serving(
+    store: Valkey, role: str, *, concurrency: int = 10, more: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Service]:
+    """A service that is up; `more` goes into its config.yaml."""
     with tempfile.TemporaryDirectory(prefix="hookline-bench-") as folder:
-        service = Service(Path(folder), config(concurrency), role=role, environment={"REDIS_URL": store.url})
+        service = Service(
+            Path(folder), {**config(concurrency), **(more or {})}, role=role, environment={"REDIS_URL": store.url, **(environment or {})}
+        )
         try:
             await service.start()
             yield service

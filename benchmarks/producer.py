@@ -1,6 +1,6 @@
 """Adds jobs or starts runs as the API does and says how long that took: the counterpart of node/producer.js.
 
-python -m benchmarks.producer '{"url", "how": "one" | "hundred" | "bulk" | "runs", "count", "warmup"}' prints {"seconds", "cpu"}.
+python -m benchmarks.producer '{"url", "how": "one" | "hundred" | "bulk" | "runs" | "paced", "count", "warmup"}' prints {"seconds", "cpu"}.
 """
 
 import asyncio
@@ -21,13 +21,15 @@ from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.transitions import Transitions
 
-AT_ONCE = {"one": 1, "hundred": 100, "bulk": 1000, "runs": 200}
+AT_ONCE = {"one": 1, "hundred": 100, "bulk": 1000, "runs": 200, "paced": 1}
+PER_SECOND = 100
+"""Runs, one after the other, where they are paced."""
 
 
 def _adder(how: str, redis: Any) -> Callable[[int], Awaitable[Any]]:
     settings = Config(**config(10))
     queues = Queues(redis, settings)
-    if how != "runs":
+    if how not in ("runs", "paced"):
         return lambda number: queues.add(QUEUE, "do", DATA | {"documentId": f"doc-{number}"})
     keys = Keys(settings.redis.prefix)
     definitions = Definitions(redis, keys, compile_all(settings))
@@ -40,7 +42,10 @@ async def main(url: str, how: str, count: int, warmup: int) -> None:
     add, at_once = _adder(how, redis), AT_ONCE[how]
 
     async def added(total: int) -> None:
+        started = time.perf_counter()
         for first in range(0, total, at_once):
+            if how == "paced":
+                await asyncio.sleep(started + first / PER_SECOND - time.perf_counter())
             await asyncio.gather(*(add(number) for number in range(first, min(first + at_once, total))))
 
     await added(warmup)

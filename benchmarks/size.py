@@ -24,12 +24,27 @@ class Size:
     """Of requests, and of working off a backlog, a round."""
     waiting: int
     """Jobs of the great backlog."""
+    deliveries: int
+    """Webhooks a round."""
+    pending: int
+    """Webhooks of the great backlog."""
 
 
 FULL = Size(
-    rounds=5, concurrencies=(1, 10, 50, 200), keeps=("removed", "keep 100"), jobs=40_000, warmup=5_000, chains=4_000, seconds=5, waiting=20_000
+    rounds=5,
+    concurrencies=(1, 10, 50, 200),
+    keeps=("removed", "keep 100"),
+    jobs=40_000,
+    warmup=5_000,
+    chains=4_000,
+    seconds=5,
+    waiting=20_000,
+    deliveries=20_000,
+    pending=200_000,
 )
-SMOKE = Size(rounds=1, concurrencies=(50,), keeps=("keep 100",), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000)
+SMOKE = Size(
+    rounds=1, concurrencies=(50,), keeps=("keep 100",), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000, deliveries=400, pending=1_000
+)
 
 
 def alternating(sides: Sequence[Side], number: int) -> Sequence[Side]:

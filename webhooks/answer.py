@@ -14,9 +14,9 @@ MAX_HEADERS = 100
 """Of a whole answer, those before a `100 Continue` and behind the last chunk included."""
 MAX_VALUE = 200
 """Characters of a header that are handed on."""
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\0]*)?")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VERSIONS = frozenset({b"HTTP/1.1 ", b"HTTP/1.0 "})
+_STATUS = re.compile(rb"[1-9][0-9]{2}(?: |$)")
+_NAME = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KNOWN = frozenset({b"connection", b"content-encoding", b"content-length", b"retry-after", b"transfer-encoding", b"webhook-delivery"})
 _WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
@@ -65,7 +65,7 @@ class Answer:
         self._headers = 0
         self._received = 0
         self._left = 0
-        self._chunks = Chunks()
+        self._chunks: Chunks | None = None
         self._decoder: zlib._Decompress | None = None
         self._keep = False
 
@@ -99,29 +99,28 @@ class Answer:
 
     def _take_head(self, data: bytes) -> bytes:
         # From where the last search ended, or a head that comes byte by byte would be searched as often.
-        found = _HEAD_END.search(data, max(self._searched - 3, 0))
-        size = found.end() if found else len(data)
+        end, after = _empty_line(data, max(self._searched - 2, 0))
+        size = after if end >= 0 else len(data)
         if size > self._head_room:
             raise NotHttp(f"more than {MAX_HEAD:,} bytes of headers")
-        if not found:
+        if end < 0:
             if size - data.rfind(b"\n") > MAX_HEADER_LINE:
                 raise NotHttp("a line is too long")
             self._rest, self._searched = data, size
             return b""
         self._searched = 0
         self._head_room -= size
-        first, *lines = data[: found.start()].split(b"\n")
-        status = _STATUS.fullmatch(first.rstrip(b"\r"))
-        if not status or len(first) > MAX_HEADER_LINE:
+        first, *lines = data[:end].split(b"\n")
+        if len(first) > MAX_HEADER_LINE or first[:9] not in _VERSIONS or not _STATUS.match(first.rstrip(b"\r"), 9):
             raise NotHttp("its first line is no status")
         fields = self._parse(lines)
-        code = int(status[2])
+        code = int(first[9:12])
         # An interim answer is followed by the real one, within the same limits; 101 is none: nobody asked to switch.
         if code >= 200 or code == 101:
             self.status = code
             self.retry_after = _text(fields, b"retry-after")
             self.webhook_delivery = _text(fields, b"webhook-delivery")
-            self._keep = status[1] == b"1" and code != 101 and b"close" not in _tokens(fields, b"connection")
+            self._keep = first[:9] == b"HTTP/1.1 " and code != 101 and b"close" not in _tokens(fields, b"connection")
             self._frame(code, fields)
         return data[size:]
 
@@ -132,7 +131,7 @@ class Answer:
         fields: _Fields = {}
         for line in lines:
             name, colon, value = line.partition(b":")
-            if not colon or not _NAME.fullmatch(name):
+            if not colon or not name or name.translate(None, _NAME):
                 raise NotHttp("a line is no header")
             if len(line) > MAX_HEADER_LINE:
                 raise NotHttp("a line is too long")
@@ -155,7 +154,7 @@ class Answer:
         if len(encoding) == 1 and (window := _WINDOWS.get(encoding[0])):
             self._decoder = zlib.decompressobj(window)
         if coding:
-            self._take = self._take_chunks
+            self._take, self._chunks = self._take_chunks, Chunks()
         elif lengths:
             self._left = int(lengths[0])
             self._take = self._take_length
@@ -173,6 +172,7 @@ class Answer:
         return data[len(piece) :]
 
     def _take_chunks(self, data: bytes) -> bytes:
+        assert self._chunks
         try:
             pieces, rest = self._chunks.feed(data)
         except NotChunked as error:
@@ -201,6 +201,15 @@ class Answer:
         self.body += piece[:room]
         if self._received > MAX_ANSWER or len(self.body) >= MAX_ANSWER:
             self.complete, self._keep = True, False
+
+
+def _empty_line(data: bytes, start: int) -> tuple[int, int]:
+    """Where the line before the first empty one ends, and where the bytes behind it begin; -1 and 0 without one. A line may end in a bare LF."""
+    usual = data.find(b"\n\r\n", start)
+    bare = data.find(b"\n\n", start) if usual < 0 else data.find(b"\n\n", start, usual)
+    if bare >= 0:
+        return bare, bare + 2
+    return usual, usual + 3
 
 
 def _tokens(fields: _Fields, name: bytes) -> list[bytes]:

@@ -11,7 +11,8 @@ LIFETIME_SECONDS = 300.0
 """A busy connection would otherwise keep on to an address that the receiver's name left long ago."""
 MAX_IDLE = 500
 """In all. What is under way is bounded by the mailboxes instead: a limit here would let one endpoint's requests queue before another's."""
-MAX_IDLE_PER_PLACE = 50
+MAX_IDLE_PER_PLACE = 200
+"""More than an endpoint's usual concurrency, or a busy one would open and close connections all the time."""
 SWEEP_SECONDS = 5.0
 _Place = tuple[bool, str, int]
 

@@ -4,7 +4,6 @@ import asyncio
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,7 +24,6 @@ KEPT = 4 * 1024
 USER_AGENT = "Hookline-Webhooks/1"
 MAX_TARGETS = 10_000
 """URLs that are not read again for each attempt."""
-_UNSENDABLE = re.compile(r"[\0\r\n]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +188,7 @@ def _message(request: Request, target: Target, now: int) -> bytes:
         "traceparent": traceparent(request.trace, os.urandom(8)),
     }
     lines = [f"POST {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if any(map(_UNSENDABLE.search, lines)):
+    head = "\n".join(lines)
+    if head.count("\n") >= len(lines) or "\r" in head or "\0" in head:
         raise ExchangeFailed("a header of this request has a line break in it")
-    return "\r\n".join([*lines, "", ""]).encode() + request.body
+    return b"%b\r\n\r\n%b" % (head.replace("\n", "\r\n").encode(), request.body)

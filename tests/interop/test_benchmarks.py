@@ -11,8 +11,8 @@ import pytest
 from tests.support.node import node
 from tests.support.service import ROOT
 
-WORK = ("no-op jobs/s", "worker CPU per job", "3-step chained runs/s", "accepted `POST /api/jobs`")
-PARTS = "worker,enqueue,chains,api,waiting"
+WORK = ("no-op jobs/s", "worker CPU per job", "3-step chained runs/s", "accepted `POST /api/jobs`", "deliveries/s, 1 KiB")
+PARTS = "worker,enqueue,chains,api,deliveries,waiting"
 """`durable` is `worker` again, on a store with other settings."""
 SANE = (0.02, 50.0)
 """So small a benchmark on a busy machine says nothing of speed; beyond this, something else was counted on one side."""

@@ -59,6 +59,14 @@ async def test_cookies_are_not_kept_and_connections_are() -> None:
     assert first.headers["traceparent"] != second.headers["traceparent"]
 
 
+@pytest.mark.parametrize("value", ["a\r\nx-injected: 1", "a\nx-injected: 1", "a\rb", "a\0b"])
+async def test_a_header_does_not_become_two(value: str) -> None:
+    async with receiving() as receiver, Sender(LOOPBACK) as sender:
+        outcome = await sender.send(request(receiver.url, headers={"x-own": value}), NOW)
+    assert (outcome.status, outcome.error) == (None, "a header of this request has a line break in it")
+    assert receiver.received == []
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_failures_and_not_followed(status: int) -> None:
     async with receiving(Answer(status=status, headers={"location": "/elsewhere"})) as receiver:
