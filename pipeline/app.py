@@ -18,7 +18,8 @@ from pipeline.api.app import RUNNER, create_app
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
-from pipeline.errors import AttemptFailed, ConfigError, Fault
+from pipeline.declared import declared
+from pipeline.errors import AttemptFailed, ConfigError
 from pipeline.eventtypes import EventTypes
 from pipeline.filters import compile_filter
 from pipeline.history import History
@@ -47,8 +48,7 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
-from pipeline.yamlsource import Source
-from webhooks import Declared, Filters, Guard, InvalidInput, WebhookError, Webhooks
+from webhooks import Guard, WebhookError, Webhooks
 from webhooks.sender import Sender
 from webhooks.signing import key_of
 
@@ -93,42 +93,6 @@ async def running(config: Config, parts: tuple[Part, ...], name: str) -> AsyncIt
             port = await house.start_rest(parts, stack)
         yield Running(port=port, parts=tuple(house.parts))
         log.info("stopping", drain_seconds=config.server.drain / 1000)
-
-
-def check_endpoints(config: Config, source: Source) -> None:
-    """Raises ConfigError, with the place in `source`, for what the webhooks would refuse of config.yaml's endpoints; asks no name server."""
-    faults: list[Fault] = []
-    filters = Filters(compile_filter)
-    for index, endpoint in enumerate(_declared(config)):
-        at = ("webhooks", "endpoints", index)
-        try:
-            endpoint.checked(filters)
-        except InvalidInput as error:
-            named = [(fault.path.removeprefix(f"{endpoint.id}.").split(".")[0], fault.message) for fault in error.faults]
-            faults += [source.fault((*at, key), message) for key, message in named] or [source.fault((*at, "id"), str(error))]
-    if faults:
-        raise ConfigError("some webhook endpoints cannot be used", file=source.file, faults=tuple(faults))
-
-
-def _declared(config: Config) -> list[Declared]:
-    return [
-        Declared(
-            id=endpoint.id,
-            url=endpoint.url,
-            types=endpoint.types,
-            secret=endpoint.secret.get_secret_value(),
-            schedule=endpoint.schedule,
-            timeout=endpoint.timeout,
-            concurrency=endpoint.concurrency,
-            rate=endpoint.rate,
-            ordering=endpoint.ordering,
-            filter=endpoint.filter,
-            payload=endpoint.payload,
-            asymmetric=endpoint.asymmetric,
-            headers=endpoint.headers,
-        )
-        for endpoint in config.webhooks.endpoints
-    ]
 
 
 def _store_url(config: Config, stack: contextlib.AsyncExitStack) -> str:
@@ -299,7 +263,7 @@ class _House:
     async def _declare(self, webhooks: Webhooks) -> None:
         """Make the endpoints of config.yaml what it says now."""
         try:
-            await webhooks.declare(_declared(self._config))
+            await webhooks.declare(declared(self._config))
         except WebhookError as error:
             raise ConfigError(f"webhooks.endpoints: {error}") from error
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import environment, yamlsource
-from pipeline.config import BUILTIN_QUEUES, CHANNELS, Config, Template
+from pipeline.config import Config
+from pipeline.config.processors import CHANNELS, Template
+from pipeline.config.queues import BUILTIN_QUEUES
 from pipeline.errors import ConfigError, Fault
 from pipeline.processors import templates
 from pipeline.validation import check

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.config import Notify
+from pipeline.config.webhooks import Notify
 from pipeline.units import iso
 
 _REASONS = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config import Notify
+from pipeline.config.webhooks import Notify
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
 from pipeline.notices import notification

@@ -1,11 +1,11 @@
-"""The dispatcher: claims what is due, sends it concurrently, settles outcomes in batches."""
+"""The dispatcher: claims what is due, sends it concurrently, and hands what came of it to the settler."""
 
 import asyncio
 import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -18,9 +18,9 @@ from webhooks.mailbox import Claim, Mailbox, Settlement, released
 from webhooks.model import Endpoint
 from webhooks.notices import about
 from webhooks.outbox import Outbox
-from webhooks.selecting import Bodies
+from webhooks.requests import Requests
 from webhooks.sender import Outcome, Request, Sender
-from webhooks.signing import Key
+from webhooks.settler import Settler
 from webhooks.stubborn import STORE_ERRORS, Pause
 from webhooks.tally import Tally
 
@@ -30,7 +30,6 @@ CAPACITY = 2_000
 One that waits costs a socket and some 20 KiB. Retries have half of it at most: however many hang again, fresh deliveries have the other half.
 """
 PER_CLAIM = 100
-PER_SETTLE = 200
 HAND_BACK_SECONDS = 1.0
 LONGEST_SLEEP = 1.0
 """Seconds; the marker in the store wakes us earlier, this is for one that was lost."""
@@ -43,16 +42,6 @@ class Health:
     """ms that the endpoint which waits longest could have been claimed."""
     claimed: int | None
     """ms since the last successful claim of this process, also of nothing; None: there was none."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What of an endpoint is stored encrypted."""
-
-    version: int
-    keys: Sequence[tuple[int | None, Key]] = field(repr=False)
-    """Each with the time (ms) from which it no longer signs."""
-    headers: dict[str, str] = field(repr=False)
 
 
 class Dispatcher:
@@ -71,28 +60,24 @@ class Dispatcher:
     ) -> None:
         self._mailbox = mailbox
         self._directory = directory
-        self._endpoints = endpoints
+        self._requests = Requests(endpoints)
         self._sender = sender
-        self._outbox = outbox
+        self._settler = Settler(mailbox, outbox, clock, self._settled)
         self._schedule = schedule
         self._clock = clock
         self._tally = tally or Tally()
         self._capacity = capacity
         self._sending: dict[asyncio.Task[None], Claim] = {}
-        self._outcomes: list[Settlement] = []
         self._unsettled = 0
         """Claimed and not yet settled: what the capacity is counted by."""
         self._retries = 0
         """Those of them that are retries."""
-        self._something = asyncio.Event()
         self._freed = asyncio.Event()
         self._claimed_at: float | None = None
-        self._opened: dict[str, _Opened] = {}
-        self._bodies = Bodies()
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Deliver until told to stop; then finish what is under way within `drain` seconds and hand back the rest."""
-        settler = asyncio.create_task(self._settle_forever(), name="webhooks settle")
+        settler = asyncio.create_task(self._settler.run(), name="webhooks settle")
         try:
             await self._claim_until(stop)
             await self._drain(drain)
@@ -163,7 +148,7 @@ class Dispatcher:
         try:
             if endpoint is None or not claim.body:
                 raise NotFound("the endpoint was deleted, or its event is no longer kept")
-            request = self._request(claim, endpoint, now)
+            request = self._requests.of(claim, endpoint, now)
             outcome = await self._sender.send(request, now)
         except WebhookError as error:
             outcome = Outcome(duration=0, error=error.message)
@@ -172,28 +157,6 @@ class Dispatcher:
             log.exception("an attempt broke", delivery=claim.id, endpoint=claim.endpoint)
             outcome, request = Outcome(duration=self._clock() - now, error="the sender failed; its log says why"), None
         self._record(claim, endpoint, outcome, now, sent=request is not None)
-
-    def _request(self, claim: Claim, endpoint: Endpoint, now: int) -> Request:
-        """Raises MissingKey."""
-        opened = self._open(endpoint, now)
-        return Request(
-            url=endpoint.url,
-            event=claim.event,
-            body=self._bodies.of(claim.event, claim.body, endpoint.payload),
-            keys=[key for until, key in opened.keys if until is None or until > now],
-            headers=opened.headers,
-            timeout=endpoint.timeout / 1000,
-            trace=claim.run or claim.event,
-        )
-
-    def _open(self, endpoint: Endpoint, now: int) -> "_Opened":
-        """Decrypted once per version of the endpoint. Raises MissingKey."""
-        opened = self._opened.get(endpoint.id)
-        if opened is None or opened.version != endpoint.version:
-            keyring = self._endpoints.keyring
-            opened = _Opened(endpoint.version, keyring.keys(endpoint, now), keyring.headers(endpoint))
-            self._opened[endpoint.id] = opened
-        return opened
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
@@ -227,65 +190,31 @@ class Dispatcher:
             "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
             status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
         )  # fmt: skip
-        self._finish(settlement)
-
-    def _finish(self, settlement: Settlement) -> None:
-        self._outcomes.append(settlement)
-        self._something.set()
+        self._settler.put(settlement)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         claim = self._sending.pop(task)
         if task.cancelled():
-            self._finish(released(claim))
+            self._settler.put(released(claim))
         elif error := task.exception():
             # Its outcome could not even be made: the lease is left to run out.
             log.error("an outcome broke", delivery=claim.id, endpoint=claim.endpoint, exc_info=error)
             self._count([claim], -1)
             self._freed.set()
 
-    async def _settle_forever(self) -> None:
-        pause = Pause()
-        while True:
-            await self._something.wait()
-            self._something.clear()
-            while self._outcomes:
-                batch = self._outcomes[:PER_SETTLE]
-                try:
-                    await self._mailbox.settle(batch, self._clock())
-                except STORE_ERRORS as error:
-                    log.warning("outcomes wait for the store", waiting=len(self._outcomes), error=str(error))
-                    await pause.wait()
-                    continue
-                except Exception:
-                    log.exception("a batch of outcomes broke; going on one by one")
-                    await self._settle_each(batch)
-                pause.reset()
-                del self._outcomes[: len(batch)]
-                if any(one.about for one in batch):
-                    self._outbox.nudge()
-                crowded = self._retries >= self._capacity // 2
-                self._count([one.claim for one in batch], -1)
-                self._freed.set()
-                if crowded and self._retries < self._capacity // 2:
-                    await self._wake()
+    async def _settled(self, claims: Sequence[Claim]) -> None:
+        crowded = self._retries >= self._capacity // 2
+        self._count(claims, -1)
+        self._freed.set()
+        if crowded and self._retries < self._capacity // 2:
+            # The last claim was told nothing of retries, for which there is room again.
+            with contextlib.suppress(*STORE_ERRORS):
+                await self._mailbox.wake()
 
     def _count(self, claims: Iterable[Claim], by: int) -> None:
         for claim in claims:
             self._unsettled += by
             self._retries += by * claim.retry
-
-    async def _wake(self) -> None:
-        """There is room for retries again, of which the last claim was told nothing."""
-        with contextlib.suppress(*STORE_ERRORS):
-            await self._mailbox.wake()
-
-    async def _settle_each(self, batch: Sequence[Settlement]) -> None:
-        """Leave out only what cannot be recorded: its lease runs out."""
-        for one in batch:
-            try:
-                await self._mailbox.settle([one], self._clock())
-            except Exception:
-                log.exception("an outcome cannot be recorded", delivery=one.claim.id, endpoint=one.claim.endpoint)
 
     async def _drain(self, seconds: float) -> None:
         """Let attempts end, then hand back the rest; of the time for both, a second at most is kept for the latter."""

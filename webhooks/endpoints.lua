@@ -3,7 +3,7 @@
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 operation, 3 endpoint, 4…:
 --   save    4 version it had (0: none), 5 definition, 6 created, 7 concurrency, 8 lease (ms), 9 status, 10 reason, 11 token of this change,
---           12 rate (`count/ms`, empty for none)
+--           12 rate (`count/ms`, empty for none), 13 since when it has this status (ms)
 --   delete  nothing more
 --   orphan  4 limit: mark pending deliveries of a deleted endpoint as skipped
 -- Returns for save the new version, or -1 if it had another one; for delete 1 or 0; for orphan how many were marked.
@@ -18,7 +18,7 @@ if operation == 'save' then
   if e[2] == ARGV[11] then return tonumber(had) end
   if had ~= ARGV[4] then return -1 end
   call('HSET', record, 'definition', ARGV[5], 'concurrency', ARGV[7], 'lease', ARGV[8], 'status', ARGV[9], 'reason', ARGV[10], 'token', ARGV[11],
-    'rate', ARGV[12])
+    'rate', ARGV[12], 'since', ARGV[13])
   -- What the receiver asked for and failed concerned the endpoint as it was.
   call('HDEL', record, 'heldUntil', 'openUntil', 'health')
   call('ZADD', P .. ':endpoints', 'NX', ARGV[6], endpoint)

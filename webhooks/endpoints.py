@@ -198,6 +198,7 @@ class Endpoints:
             description=given.description,
             source=source,
             created=self._clock(),
+            since=self._clock(),
             **self.keyring.sealed_headers(endpoint, given.headers),
         )
 
@@ -208,7 +209,8 @@ class Endpoints:
             wanted = change(present)
             if wanted == present:
                 return present
-            if saved := await self._save(wanted):
+            since = present.since if wanted.status is present.status else self._clock()
+            if saved := await self._save(replace(wanted, since=since)):
                 return saved
         raise Conflict(f"{endpoint} is being changed by others all the time; try again")
 
@@ -220,7 +222,7 @@ class Endpoints:
             [
                 self._clock(), "save", endpoint.id, endpoint.version, records.definition(endpoint), endpoint.created,
                 endpoint.concurrency, lease_for(endpoint.timeout), endpoint.status.value, endpoint.reason or "", random.token_hex(8),
-                f"{endpoint.rate.count}/{endpoint.rate.per}" if endpoint.rate else "",
+                f"{endpoint.rate.count}/{endpoint.rate.per}" if endpoint.rate else "", endpoint.since or "",
             ],
         )  # fmt: skip
         return None if int(version) < 0 else replace(endpoint, version=int(version))

@@ -172,7 +172,8 @@ def _pending(facts: Facts, record: Delivery) -> Explanation:
         return Explanation(verdict=Verdict.UNDER_WAY, reason=f"attempt {record.attempts + 1} is being made")
     if endpoint is None:
         return Explanation(verdict=Verdict.ENDPOINT_DELETED, reason="the endpoint was deleted; the delivery is about to be recorded as skipped")
-    because = f": {endpoint.reason}" if endpoint.reason else ""
+    since = f" since {iso(endpoint.since)}" if endpoint.since else ""
+    because = since + (f": {endpoint.reason}" if endpoint.reason else "")
     if endpoint.status is EndpointStatus.DISABLED:
         return Explanation(verdict=Verdict.DISABLED, reason=f"the endpoint is disabled{because}; the delivery waits", advice="enable the endpoint")
     if endpoint.status is EndpointStatus.PAUSED:

@@ -76,6 +76,7 @@ class Facts:
             return {"endpointDeletedAt": iso(self.deleted)} if self.deleted else {}
         found: dict[str, Any] = {
             "endpointStatus": endpoint.status.value,
+            "statusSince": endpoint.since and iso(endpoint.since),
             "endpointTypes": list(endpoint.types),
             "endpointCreatedAt": iso(endpoint.created),
         }

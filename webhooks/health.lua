@@ -40,9 +40,9 @@ local function tell(e, type, item, more)
   call('RPUSH', P .. ':outbox', '{"type":"' .. type .. '","data":' .. string.sub(item.about, 1, -2) .. more .. '},"identity":' .. identity .. '}')
 end
 
-local function disable(e, item, reason, text)
+local function disable(e, item, now, reason, text)
   e.status, e.version = 'disabled', e.version + 1
-  call('HSET', e.record, 'status', 'disabled', 'reason', text, 'v', int(e.version))
+  call('HSET', e.record, 'status', 'disabled', 'reason', text, 'v', int(e.version), 'since', int(now))
   changed(e.id)
   local since = e.ill and e.ill.failingSince
   if item.about then tell(e, 'endpoint.disabled', item, ',"reason":"' .. reason .. '","failingSince":' .. (since and int(since) or 'null')) end
@@ -75,7 +75,7 @@ end
 local function judge_time(e, item, now, disable_after)
   if disable_after <= 0 or not item.about then return end
   if e.ill.warned and now - e.ill.warned >= disable_after / 2 then
-    disable(e, item, 'failing', 'no delivery succeeded for too long')
+    disable(e, item, now, 'failing', 'no delivery succeeded for too long')
   elseif not e.ill.warned and now - e.ill.failingSince >= disable_after / 2 then
     e.ill.warned = now
     tell(e, 'endpoint.failing', item, ',"failingSince":' .. int(e.ill.failingSince) .. ',"disabledAt":' .. int(now + disable_after / 2))
@@ -99,9 +99,9 @@ local function judge(e, item, now, disable_after)
     if item.receiver == 'failed' then failed(e, item, now) else answered(e) end
   end
   if item.off == 'gone' then
-    disable(e, item, 'gone', 'the receiver answered 410 Gone')
+    disable(e, item, now, 'gone', 'the receiver answered 410 Gone')
   elseif item.off == 'asked' then
-    disable(e, item, 'asked', 'the receiver answered with webhook-delivery: disable')
+    disable(e, item, now, 'asked', 'the receiver answered with webhook-delivery: disable')
   elseif item.receiver and e.status == 'enabled' then
     judge_time(e, item, now, disable_after)
   end

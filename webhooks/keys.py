@@ -23,7 +23,7 @@ class Keys:
         return f"{self.prefix}:changes"
 
     def endpoint(self, endpoint: str) -> str:
-        """Hash: `definition` (JSON), `status`, `reason`, `concurrency`, `lease` (ms), `rate` (`count/ms`), `v` (own version);
+        """Hash: `definition` (JSON), `status`, `since` (ms), `reason`, `concurrency`, `lease` (ms), `rate` (`count/ms`), `v` (own version);
         what claims leave: `tat` (ms, of its rate) and `turn` (of fresh ones and retries); its health, see `health.lua`."""
         return f"{self.prefix}:endpoint:{endpoint}"
 

@@ -79,6 +79,8 @@ class Endpoint:
     status: EndpointStatus = EndpointStatus.ENABLED
     reason: str | None = None
     """Why it is paused or disabled, where that was not a person's decision."""
+    since: int | None = field(default=None, compare=False)
+    """When it came to have this status, ms since the epoch; None: nobody knows."""
     schedule: tuple[int, ...] | None = None
     """ms before each attempt; None: the default one."""
     timeout: int = DEFAULT_TIMEOUT_MS
@@ -114,6 +116,7 @@ class Endpoint:
             "url": self.url,
             "types": list(self.types),
             "status": self.status.value,
+            "statusSince": None if self.since is None else iso(self.since),
             "reason": self.reason,
             "description": self.description,
             "schedule": None if self.schedule is None else [format_duration(ms) for ms in self.schedule],

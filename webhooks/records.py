@@ -61,5 +61,6 @@ def parse(endpoint: str, fields: Mapping[str, str]) -> Endpoint:
         removed=stored["removed"],
         created=stored["created"],
         version=int(fields["v"]),
+        since=int(fields["since"]) if fields.get("since") else None,
         health=Health.parse(fields),
     )

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline import configfile
-from pipeline.app import check_endpoints
+from pipeline import configfile, declared
 from pipeline.cli.console import out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.errors import ConfigError
@@ -30,7 +29,7 @@ def validate(
     definitions = compile_all(settings, source)
     rules = packs.load(settings.compliance.packs, folder=Path(settings.folder), config=source)
     resolve_all(settings, source)
-    check_endpoints(settings, source)
+    declared.check(settings, source)
     out.print(f"[green]✓[/] {escape(str(path))}: {len(settings.queues)} queues, {len(definitions)} workflows")
     for name, definition in definitions.items():
         steps = " → ".join(step["id"] for step in graph(definition)["steps"])

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline import configfile, logs
-from pipeline.app import ALL_PARTS, Part, check_endpoints
+from pipeline import configfile, declared, logs
+from pipeline.app import ALL_PARTS, Part
 from pipeline.cli.console import err, out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.config import Config
@@ -42,7 +42,7 @@ def serve(
     configfile.require_secrets(settings)
     if "worker" in ROLES[role]:
         resolve_all(settings, source)
-    check_endpoints(settings, source)
+    declared.check(settings, source)
     logs.configure(settings.log_format)
     for warning in settings.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

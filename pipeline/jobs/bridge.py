@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import structlog
 
-from pipeline.config import Queue
+from pipeline.config.queues import Queue
 from pipeline.jobs import calls
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.finished import Finished, finished

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from pipeline.config import Queue
+from pipeline.config.queues import Queue
 from pipeline.jobs import calls, events
 from pipeline.jobs.attempt import Completed, Failed, Waiting
 from pipeline.jobs.calls import QueueKeys, now_ms

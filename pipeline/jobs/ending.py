@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import orjson
 
-from pipeline.config import Queue
+from pipeline.config.queues import Queue
 from pipeline.jobs import backoff, calls, events
 from pipeline.jobs.attempt import Completed, Failed
 from pipeline.jobs.calls import QueueKeys

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from pipeline.config import Config, Queue
+from pipeline.config import Config
+from pipeline.config.queues import Queue
 from pipeline.errors import InvalidInput, NotFound
 from pipeline.jobs import calls
 from pipeline.jobs.additions import Additions

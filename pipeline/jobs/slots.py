@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from pipeline.config import Queue
+from pipeline.config.queues import Queue
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import schedulers, stalled
 from pipeline.jobs.attempt import Completed, Dropped, Failed, Interrupted, Outcome, Waiting, read_job

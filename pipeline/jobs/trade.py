@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.config import Queue
+from pipeline.config.queues import Queue
 from pipeline.jobs import events
 from pipeline.jobs.attempt import Completed, terms
 from pipeline.jobs.calls import QueueKeys, keep_jobs, now_ms

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from pipeline.config import Queue
+from pipeline.config.queues import Queue
 from pipeline.jobs import stalled
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.jobs.closing import refused

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.config import LanguageModel
+from pipeline.config.processors import LanguageModel
 from pipeline.processors import questions
 from pipeline.processors.extraction import PAGE_END
 from pipeline.processors.pseudonyms import PLACEHOLDER, Pseudonymised, pseudonymised

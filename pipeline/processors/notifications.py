@@ -9,7 +9,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
-from pipeline.config import CHANNELS, Config, Template
+from pipeline.config import Config
+from pipeline.config.processors import CHANNELS, Template
 from pipeline.errors import AttemptFailed, ConfigError, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor

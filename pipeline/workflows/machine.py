@@ -7,9 +7,9 @@ belongs to an earlier execution of a step (another `n`), gives no decision.
 from dataclasses import replace
 from typing import Any, assert_never
 
-from pipeline.store.log import Event, event_id, event_id_of
+from pipeline.store.log import Event
 from pipeline.units import format_duration, iso
-from pipeline.workflows import expressions
+from pipeline.workflows import expressions, telling
 from pipeline.workflows.definition import Definition, StepDefinition
 from pipeline.workflows.expressions import ExpressionError
 from pipeline.workflows.model import (
@@ -280,52 +280,11 @@ class _Transition:
         if self._definition.timeout is not None:
             self._timers.append(Timer(due=self._now + self._definition.timeout, n=self._run.generation))
 
-    # --- events -----------------------------------------------------------------------------------------------------
-
     def tell_run(self, what: str, **more: Any) -> None:
-        run = self._run
-        data = self._subject()
-        data["status"], data["steps"] = run.status, {id: step.status for id, step in self._steps.items()}
-        data |= more
-        if run.status.terminal:
-            data["durationMs"] = self._now - run.created_at
-        if run.status == RunStatus.COMPLETED:
-            data["output"] = run.output
-        elif run.error is not None:
-            data["reason" if run.status == RunStatus.CANCELLED else "error"] = run.error
-        type = f"workflow.{what}"
-        self._events.append(Event(id=event_id(type, run.id, run.generation), type=type, timestamp=self._now, data=data))
+        self._events.append(telling.of_run(self._run, self._steps, what, self._now, more))
 
     def _tell_step(self, id: str) -> None:
-        step, definition = self._steps[id], self._definition.steps[id]
-        data = self._subject()
-        # In place: every step has such an event.
-        data["step"], data["status"], data["queue"], data["job"] = id, step.status, definition.queue, definition.job
-        if step.job_id:
-            data["jobId"] = step.job_id
-        if step.attempts:
-            data["attempts"] = step.attempts
-        if step.started_at is not None and step.finished_at is not None:
-            data["durationMs"] = max(step.finished_at - step.started_at, 0)
-        if step.status == StepStatus.COMPLETED:
-            data["result"] = step.result
-        if step.error is not None:
-            data["error"] = step.error
-        if step.reason is not None:
-            data["reason"] = step.reason
-        type = f"workflow.step.{step.status}"
-        happened = f"{type}\x1f{self._run.id}\x1f{id}\x1f{step.n}"
-        if step.status in (StepStatus.SKIPPED, StepStatus.BLOCKED):
-            # Such a step was not dispatched, so that n alone would make its second time look like the first.
-            happened += f"\x1f{self._run.generation}"
-        self._events.append(Event(id=event_id_of(happened), type=type, timestamp=self._now, data=data))
-
-    def _subject(self) -> dict[str, Any]:
-        run = self._run
-        data: dict[str, Any] = {"runId": run.id, "workflow": run.workflow, "version": run.version, "userId": run.user_id}
-        if (document := run.document_id) is not None:
-            data["documentId"] = document
-        return data
+        self._events.append(telling.of_step(self._run, self._definition.steps[id], self._steps[id], self._now))
 
     # --- the state --------------------------------------------------------------------------------------------------
 

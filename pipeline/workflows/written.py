@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.config import Backoff
+from pipeline.config.queues import Backoff
 from pipeline.units import Duration
 
 MAX_STEPS = 200

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from pipeline.config import Limiter, Queue
+from pipeline.config.queues import Limiter, Queue
 from pipeline.jobs import calls
 from pipeline.jobs.attempt import Completed, read_job
 from pipeline.jobs.calls import QueueKeys

@@ -29,7 +29,8 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
     made, secret = await endpoints.create({"url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "headers": {"X-Key": "pass-word"}})
     assert secret.startswith("whsec_")
     assert made.document() == {
-        "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled", "reason": None, "description": "",
+        "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled",
+        "statusSince": "2026-01-01T00:00:00.000Z", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
         "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
         "health": {"state": "closed", "failures": 0, "failingSince": None, "lastSuccessAt": None, "openUntil": None, "heldUntil": None},

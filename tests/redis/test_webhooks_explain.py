@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Hooks
 from webhooks import InvalidInput, inquiry
-from webhooks.backoff import Receiver, Verdict
+from webhooks.backoff import Off, Receiver, Verdict
 from webhooks.mailbox import Settlement
 from webhooks.model import delivery_id
 from webhooks.units import iso
@@ -194,12 +194,19 @@ async def test_paused_and_disabled(redis: Redis) -> None:
     endpoint = await hooks.endpoint()
     event = await hooks.event()
     await hooks.spread()
+    hooks.clock.forward(1000)
     await hooks.webhooks.endpoints.pause(endpoint)
+    hooks.clock.forward(1000)
+    await hooks.webhooks.endpoints.patch(endpoint, {"description": "changed"})
     told = await why(hooks, event, endpoint)
     assert (told["verdict"], told["advice"]) == ("paused", "enable the endpoint")
-    await redis.hset(hooks.keys.endpoint(endpoint), mapping={"status": "disabled", "reason": "the receiver answered 410 Gone"})
+    assert told["reason"] == "the endpoint is paused since 2026-01-01T00:00:01.000Z; the delivery waits"
+    version = (await hooks.webhooks.endpoints.enable(endpoint)).version
+    hooks.clock.forward(1000)
+    await settle(hooks, Verdict.RETRY, 410, due=hooks.clock.now, off=Off.GONE, endpoint_version=version)
     told = await why(hooks, event, endpoint)
-    assert (told["verdict"], told["reason"]) == ("disabled", "the endpoint is disabled: the receiver answered 410 Gone; the delivery waits")
+    assert told["verdict"] == "disabled"
+    assert told["reason"] == "the endpoint is disabled since 2026-01-01T00:00:03.000Z: the receiver answered 410 Gone; the delivery waits"
 
 
 async def test_held_retrying_and_scheduled(redis: Redis) -> None:

@@ -9,7 +9,8 @@ import pytest
 from bullmq import Queue as BullQueue
 from redis.asyncio import Redis
 
-from pipeline.config import Backoff, Config, Queue
+from pipeline.config import Config
+from pipeline.config.queues import Backoff, Queue
 from pipeline.errors import PermanentFailure
 from pipeline.jobs import calls, stalled
 from pipeline.jobs.model import Context, Job, Origin

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import yamlsource
-from pipeline.config import Config, Queue
+from pipeline.config import Config
+from pipeline.config.queues import Queue
 from pipeline.errors import ConfigError, Fault
 from pipeline.workflows.definition import Definition, check_input, compile_all, graph, schema
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from pipeline.config import Config, LanguageModel
+from pipeline.config import Config
+from pipeline.config.processors import LanguageModel
 from pipeline.configfile import load
 from pipeline.errors import ConfigError
 from pipeline.jobs.isolation import IsolatedPool

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import yamlsource
-from pipeline.config import Config, Queue
+from pipeline.config import Config
+from pipeline.config.queues import Queue
 from pipeline.store.log import event_id
 from pipeline.workflows import machine
 from pipeline.workflows.codec import decode, encode, public

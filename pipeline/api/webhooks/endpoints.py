@@ -96,6 +96,8 @@ class EndpointShown(Shape):
     url: str
     types: list[str]
     status: EndpointState
+    status_since: str | None
+    """Null: from before this was noted."""
     reason: str | None
     """Why it is paused or disabled, where that was not a person's decision."""
     description: str
