@@ -225,7 +225,8 @@ async def header_disable(bench: Bench) -> None:
 @scenario(HEALTH, "`webhook-delivery: abort` in an answer ends that delivery, and no other")
 async def header_abort(bench: Bench) -> None:
     async with receiving() as receiver:
-        receiver.then(Answer(status=400, headers={"webhook-delivery": "abort"}))
+        abort = Answer(status=400, headers={"webhook-delivery": "abort"})
+        receiver.answering(lambda request: abort if json.loads(request.body)["data"]["n"] == 1 else None)
         endpoint = await bench.server.create_endpoint(receiver.url, [bench.type], schedule=(0, 0.1, 0.1), concurrency=1)
         first, second = await bench.server.publish([(bench.type, {"n": 1}), (bench.type, {"n": 2})])
         await bench.said(endpoint.id, second, "delivered")
