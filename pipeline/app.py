@@ -40,6 +40,7 @@ from pipeline.store.connection import Store
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.store.keys import Keys
 from pipeline.store.log import Group, Log
+from pipeline.store.memory import Memory
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import GROUP as ENGINE_GROUP
@@ -228,6 +229,7 @@ class _House:
             queues=self._queues,
             runs=runs,
             log=self._log,
+            memory=Memory(self._redis),
             storage=storage,
             callbacks=self._callbacks(),
             links=self._links(),

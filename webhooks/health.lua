@@ -27,7 +27,8 @@ local function read_endpoint(id)
 end
 
 local function write_endpoint(e)
-  if not e.changed then return end
+  -- What succeeds after its endpoint was deleted must not bring it back.
+  if not e.changed or not e.status then return end
   call('HSET', e.record, 'heldUntil', e.held > 0 and int(e.held) or '', 'openUntil', e.open > 0 and int(e.open) or '',
     'lastSuccess', e.succeeded > 0 and int(e.succeeded) or '', 'health', e.ill and cjson.encode(e.ill) or '')
 end

@@ -43,10 +43,10 @@ class Overdue:
 
 
 def overdue(record: Delivery, now: int) -> bool:
-    """Exhausted; skipped, unless the endpoint did not want it; pending after an attempt that failed, or for longer than a minute."""
+    """Exhausted; skipped, unless the endpoint did not want it; pending after an attempt that failed, or a minute past the time of its first."""
     match record.status:
         case DeliveryStatus.PENDING:
-            return record.attempts > 0 or record.created <= now - GRACE_MS
+            return record.attempts > 0 or (record.due or record.created) <= now - GRACE_MS
         case DeliveryStatus.SKIPPED:
             return record.reason != FILTERED
     return record.status is DeliveryStatus.EXHAUSTED

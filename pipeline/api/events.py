@@ -20,11 +20,12 @@ from pipeline.api.routing import Access, Route
 from pipeline.api.runs import EventShown
 from pipeline.api.services import principal_of, services_of
 from pipeline.auth import Principal
-from pipeline.errors import Gone, InvalidInput
+from pipeline.errors import Gone, InvalidInput, Unavailable
 from pipeline.eventtypes import check_type
 from pipeline.jobs.calls import now_ms
 from pipeline.store.idempotency import Answer
 from pipeline.store.log import CURSOR, Event, event_id
+from pipeline.store.memory import REFUSE_NEW
 from pipeline.units import iso
 
 BATCH = 500
@@ -125,7 +126,9 @@ async def publish(request: web.Request) -> web.Response:
     source, now = claim.key if claim else secrets.token_hex(16), now_ms()
 
     async def work() -> Answer:
-        # Within: what was accepted once is answered as it was, though a schema has changed since.
+        # Within: what was accepted once is answered as it was, though a schema has changed since, or the store has filled.
+        if (share := await services_of(request).memory.share()) >= REFUSE_NEW:
+            raise Unavailable(f"the store is {share:.0%} full: events are refused until deliveries end or older ones are removed", retry_after=10)
         await services_of(request).event_types.check([(body.type, body.data) for body in bodies], at)
         events = [
             Event(id=event_id(body.type, "published", source, index), type=body.type, timestamp=now, data=body.data)
@@ -286,6 +289,6 @@ ROUTES = (
         status=202,
         answer=Published,
         idempotent=True,
-        problems=(403, 409, 413),
+        problems=(403, 409, 413, 503),
     ),
 )

@@ -15,6 +15,7 @@ from pipeline.storage import Storage
 from pipeline.store.connection import Store
 from pipeline.store.keys import Keys
 from pipeline.store.log import Log
+from pipeline.store.memory import Memory
 from pipeline.workflows.runs import Runs
 
 
@@ -26,6 +27,7 @@ class Services:
     queues: Queues
     runs: Runs
     log: Log
+    memory: Memory
     storage: Storage
     callbacks: Callbacks
     links: Links

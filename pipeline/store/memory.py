@@ -1,10 +1,10 @@
-"""How full the store is: above one mark new runs are refused, above another no job is fetched; finishing always goes on."""
+"""How full the store is: above one mark new runs and events are refused, above another no job is fetched; finishing always goes on."""
 
 import time
 
 from pipeline.store.connection import Store
 
-REFUSE_RUNS = 0.70
+REFUSE_NEW = 0.70
 PAUSE_FETCHING = 0.85
 
 

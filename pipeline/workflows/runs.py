@@ -16,7 +16,7 @@ from pipeline.store.connection import Store
 from pipeline.store.idempotency import JOB, SECONDS, Answer, Claim, parse
 from pipeline.store.keys import Keys
 from pipeline.store.log import Event
-from pipeline.store.memory import REFUSE_RUNS, Memory
+from pipeline.store.memory import REFUSE_NEW, Memory
 from pipeline.units import iso
 from pipeline.workflows import machine
 from pipeline.workflows.codec import public
@@ -78,7 +78,7 @@ class Runs:
         if faults:
             raise InvalidInput(f"the input does not fit workflow {workflow!r}", faults=faults)
         share = await self._memory.share()
-        if share >= REFUSE_RUNS:
+        if share >= REFUSE_NEW:
             if claim and (earlier := await self._redis.get(claim.key)):
                 # What was accepted before the store was full stays accepted.
                 return Started(run_id="", workflow=workflow, status="", job_id=None, replay=parse(earlier, claim))

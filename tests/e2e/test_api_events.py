@@ -268,6 +268,32 @@ async def test_one_event_or_a_list_is_published(api: Api) -> None:
     assert [(event["id"], event["type"]) for event in pulled] == list(zip(ids, ["invoice.paid", "a", "b_2.C"], strict=True))
 
 
+async def test_a_publication_whose_answer_was_not_kept_is_repeated_under_the_same_ids(api: Api, redis: Redis) -> None:
+    body, once = [{"type": "invoice.paid", "data": {"n": n}} for n in range(2)], {"Idempotency-Key": "k"}
+    first = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
+    # As where the process dies between the log and the record of the answer.
+    assert await redis.delete(*await redis.keys("hookline:idempotency:*")) == 1
+    again = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
+    assert again.json == first.json
+    other = await api.call("POST", "/api/events", as_="service", body=body, headers={"Idempotency-Key": "l"})
+    assert not set(other.json["ids"]) & set(first.json["ids"])
+
+
+async def test_a_nearly_full_store_takes_no_events_and_answers_for_those_it_took(api: Api, redis: Redis) -> None:
+    body, once = {"type": "invoice.paid", "data": {"n": 1}}, {"Idempotency-Key": "k"}
+    taken = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
+    await redis.config_set("maxmemory", int((await redis.info("memory"))["used_memory"] * 1.25))
+    api.services.memory._asked = float("-inf")  # as if a second had passed
+    try:
+        refused = await api.call("POST", "/api/events", as_="service", body=body)
+        again = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "10")
+    assert (again.status, again.json) == (202, taken.json)
+    assert [event["id"] for event in (await api.call("GET", "/api/events", as_="admin")).json["items"]] == taken.json["ids"]
+
+
 @pytest.mark.parametrize(
     "type",
     ["job.done", "job", "workflow.x.y", "queue.a", "endpoint.a", "delivery.a", "webhook.test", "", "a..b", ".a", "a.", "a b", "a.*", "é", "a" * 129],

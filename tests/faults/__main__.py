@@ -18,7 +18,7 @@ MARKS = re.compile(r"(<!-- scoreboard -->\n).*?(<!-- /scoreboard -->)", re.DOTAL
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs every scenario against a server and shows which promises held.")
-    parser.add_argument("--full", action="store_true", help="with the shipped time limits of 15 s (CI: 2 s)")
+    parser.add_argument("--full", action="store_true", help="with the shipped time limits of 15 s (CI: 1 s)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/webhooks.md")
     asked = parser.parse_args()
     console = Console()

@@ -87,7 +87,7 @@ async def whole_again(bench: Bench) -> str:
     async with receiving() as receiver:
         await bench.server.create_endpoint(receiver.url, [bench.type])
         slowest = 0.0
-        for round in range(3):
+        for round in range(2):
             await bench.server.publish([(bench.type, {"n": round})])
             await receiver.count(len(receiver.requests) or 1)
             await bench.server.kill("all")

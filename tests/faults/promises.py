@@ -161,7 +161,7 @@ async def publishing_twice(bench: Bench) -> None:
         assert await refused(bench.server.publish([(bench.type, {"n": 2})], key=bench.type)) == 409, "another body was taken under the same key"
         await bench.server.publish([(bench.type, {"n": 3})])
         requests = await receiver.count(2)
-    assert [json.loads(request.body)["data"]["n"] for request in requests] == [1, 3]
+    assert sorted(json.loads(request.body)["data"]["n"] for request in requests) == [1, 3]
 
 
 # --- back-pressure ----------------------------------------------------------------------------------------------------
@@ -225,7 +225,8 @@ async def header_disable(bench: Bench) -> None:
 @scenario(HEALTH, "`webhook-delivery: abort` in an answer ends that delivery, and no other")
 async def header_abort(bench: Bench) -> None:
     async with receiving() as receiver:
-        receiver.then(Answer(status=400, headers={"webhook-delivery": "abort"}))
+        abort = Answer(status=400, headers={"webhook-delivery": "abort"})
+        receiver.answering(lambda request: abort if json.loads(request.body)["data"]["n"] == 1 else None)
         endpoint = await bench.server.create_endpoint(receiver.url, [bench.type], schedule=(0, 0.1, 0.1), concurrency=1)
         first, second = await bench.server.publish([(bench.type, {"n": 1}), (bench.type, {"n": 2})])
         await bench.said(endpoint.id, second, "delivered")
@@ -271,7 +272,8 @@ async def pause(bench: Bench) -> None:
 
 @scenario(ORDER, "By an ordering key, deliveries keep their order through failures; one that is given up is passed over")
 async def ordered(bench: Bench) -> None:
-    keys = 5
+    # Few enough that their failures do not look like a receiver that is down.
+    keys = 3
     async with receiving() as receiver:
         tries: Counter[str] = Counter()
 
@@ -280,7 +282,7 @@ async def ordered(bench: Bench) -> None:
             tries[request.id] += 1
             if data["n"] == 3:
                 return Answer(status=500)  # always
-            return Answer(status=503) if data["n"] % 4 == 1 and tries[request.id] == 1 else None
+            return Answer(status=500) if data["n"] % 4 == 1 and tries[request.id] == 1 else None
 
         receiver.answering(answer)
         endpoint = await bench.server.create_endpoint(receiver.url, [bench.type], schedule=(0, 0.05), ordering="key", concurrency=10)

@@ -54,7 +54,7 @@ class Bench:
     @property
     def patience(self) -> float:
         """Seconds that an attempt may take."""
-        return 15.0 if self.full else 2.0
+        return 15.0 if self.full else 1.0
 
     async def settled(self, endpoint: str, events: Sequence[str], *, attempts: int = 1, seconds: float) -> dict[str, Delivery]:
         """What is said of the events once each had so many attempts; fails after `seconds`."""

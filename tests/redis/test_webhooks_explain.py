@@ -365,3 +365,14 @@ async def test_what_is_undelivered_oldest_first_with_why(redis: Redis) -> None:
     hooks.clock.forward(60_000)
     assert (await listed(endpoint=endpoint))[-1] == (waits, "due"), "it has been waiting for a minute"
     assert await listed(type="x.*") == []
+
+
+async def test_what_its_endpoint_wants_later_is_not_undelivered_before(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.endpoint(schedule=["1h"])
+    await hooks.event()
+    await hooks.spread()
+    hooks.clock.forward(3_600_000)
+    assert (await hooks.webhooks.undelivered.list()).items == []
+    hooks.clock.forward(3_600_000)
+    assert [one.why.verdict for one in (await hooks.webhooks.undelivered.list()).items] == ["due"]

@@ -303,6 +303,7 @@ async def test_deleting_an_endpoint_ends_its_deliveries_as_skipped(redis: Redis)
     assert await settle(hooks, failing, Verdict.RETRY, due=hooks.clock.now) == "ok"
     assert await settle(hooks, succeeding) == "ok"
     assert Counter((await hooks.statuses()).values()) == {"skipped": 4, "delivered": 1}
+    assert not await redis.exists(hooks.keys.endpoint(endpoint)), "a late success makes no new endpoint of it"
     assert (await hooks.webhooks.deliveries.get(failing.id)).reason == "endpoint-deleted"
     await hooks.webhooks.endpoints.bury()
     assert await redis.smembers(hooks.keys.orphans) == set()

@@ -25,6 +25,7 @@ from pipeline.jobs.queues import Queues
 from pipeline.storage import Storage
 from pipeline.store.keys import Keys
 from pipeline.store.log import Log
+from pipeline.store.memory import Memory
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.runs import Runs
@@ -125,6 +126,7 @@ async def serving(
         queues=queues,
         runs=runs,
         log=log,
+        memory=Memory(redis),
         storage=Storage(str(folder)),
         callbacks=Callbacks(redis, prefix=config.redis.prefix, bull_prefix=config.bullmq.prefix),
         links=Links("http://hookline.test", [bytes(32)]),

@@ -247,6 +247,20 @@ def test_verifying_imports_no_service(module: str) -> None:
     subprocess.run([sys.executable, "-c", f"import sys, {module}; assert not {heavy} & set(sys.modules), sys.modules.keys()"], check=True)
 
 
+def test_the_package_stands_alone() -> None:
+    """Each module of it is imported where nothing of the service can be."""
+    script = """
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys(("pipeline", "tests"))
+import webhooks
+names = [module.name for module in pkgutil.iter_modules(webhooks.__path__)]
+for name in names:
+    importlib.import_module(f"webhooks.{name}")
+assert "service" in names, names
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_package_has_what_it_names() -> None:
     assert {name for name in webhooks.__all__ if getattr(webhooks, name).__name__ == name} == set(webhooks.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
