@@ -1,8 +1,10 @@
 """One process of the service: its signals, its tie to the supervisor, its exit code."""
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -18,12 +20,14 @@ from pipeline.errors import ConfigError
 YOUNG = 10_000
 """Objects that are made before the collector looks for circles among them: the jobs and runs under way are no circles, and Python's 700
 would have it look at them, and at all that the modules hold, again and again: a third of the engine's time."""
+FILES = 65_536
 log = structlog.get_logger(__name__)
 
 
 def main(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
     """The entry of a process that the supervisor started; ends on SIGTERM, or when the supervisor is gone."""
     logs.configure(config.log_format)
+    allow_files()
     # Ctrl-C reaches every process of the terminal; only the supervisor acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -34,6 +38,15 @@ def main(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -
     # A plain `def` processor that outlived the deadline sits in a thread that nobody can end.
     sys.stderr.flush()
     os._exit(0)
+
+
+def allow_files() -> None:
+    """Open as many files as the system lets us: a shell's 1,024 are for programs that use `select`, and each webhook under way is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    # A system may have a limit of its own beside what it says.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:

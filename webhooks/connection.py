@@ -38,10 +38,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         try:
             await ended
+        except BaseException:
+            # Also where the answer is whole: cancelled in the moment it ended, its connection is nobody's.
+            self.abort()
+            raise
         finally:
             self._answer = self._ended = None
-            if not answer.reusable:
-                self.abort()
+        if not answer.reusable:
+            self.abort()
 
     def close(self) -> None:
         """End it in good manners (TLS says so); for one that is idle."""

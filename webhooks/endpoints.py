@@ -81,12 +81,12 @@ class Endpoints:
         return await self._change(endpoint, lambda present: replace(_writable(present), **given))
 
     async def delete(self, endpoint: str) -> None:
-        """Its pending deliveries end as skipped. Raises NotFound, ReadOnly."""
+        """Its pending deliveries end as skipped: some at once, of very many the rest in the upkeep. Raises NotFound, ReadOnly."""
         present = await self.get(endpoint)
         if not present.removed:
             _writable(present)
         await self._script([self._keys.prefix], [self._clock(), "delete", endpoint])
-        await self.bury()
+        await self._bury(endpoint)
 
     async def enable(self, endpoint: str) -> Endpoint:
         """What its mailbox holds goes on at once. Raises NotFound, and Conflict for one that is no longer in config.yaml."""
@@ -176,10 +176,14 @@ class Endpoints:
     async def bury(self) -> None:
         """Mark what deleted endpoints had pending as skipped, in steps; a crash leaves the rest to the next call."""
         for endpoint in await self._redis.smembers(self._keys.orphans):
-            while await self._script([self._keys.prefix], [self._clock(), "orphan", endpoint, ORPHANS]):
+            while await self._bury(endpoint):
                 pass
 
     # --- within -----------------------------------------------------------------------------------------------------
+
+    async def _bury(self, endpoint: str) -> int:
+        """Returns how many were marked."""
+        return int(await self._script([self._keys.prefix], [self._clock(), "orphan", endpoint, ORPHANS]))
 
     def _new(self, endpoint: str, given: NewEndpoint, source: str) -> Endpoint:
         return Endpoint(

@@ -146,8 +146,13 @@ class Mailbox:
             return []
         packed = [one.packed() for one in settlements]
         groups: dict[str, tuple[list[int], list[int]]] = {}
-        for place, one in enumerate(settlements):
-            groups.setdefault(one.claim.endpoint, ([], []))[isinstance(packed[place], dict)].append(place)
+        for place, (one, item) in enumerate(zip(settlements, packed, strict=True)):
+            delivered, others = groups.setdefault(one.claim.endpoint, ([], []))
+            if isinstance(item, dict):
+                item["after"] = len(delivered)
+                others.append(place)
+            else:
+                delivered.append(place)
         batch = [(endpoint, *([packed[place] for place in kind] for kind in kinds)) for endpoint, kinds in groups.items()]
         answers = await self._settle([self._keys.prefix], [now, self._disable_after, msgpack.packb(batch, use_bin_type=False)])
         places = (place for kinds in groups.values() for kind in kinds for place in kind)

@@ -15,7 +15,8 @@ from webhooks.signing import Key
 class _Opened:
     """What of an endpoint is stored encrypted."""
 
-    version: int
+    endpoint: Endpoint
+    """As it was when this was opened. Its version would not do: one that is deleted and declared again begins anew."""
     keys: Sequence[tuple[int | None, Key]] = field(repr=False)
     """Each with the time (ms) from which it no longer signs."""
     headers: dict[str, str] = field(repr=False)
@@ -41,10 +42,10 @@ class Requests:
         )
 
     def _open(self, endpoint: Endpoint, now: int) -> _Opened:
-        """Decrypted once per version of the endpoint."""
+        """Decrypted once, until the endpoint is read again because it has changed."""
         opened = self._opened.get(endpoint.id)
-        if opened is None or opened.version != endpoint.version:
+        if opened is None or opened.endpoint is not endpoint:
             keyring = self._endpoints.keyring
-            opened = _Opened(endpoint.version, keyring.keys(endpoint, now), keyring.headers(endpoint))
+            opened = _Opened(endpoint, keyring.keys(endpoint, now), keyring.headers(endpoint))
             self._opened[endpoint.id] = opened
         return opened

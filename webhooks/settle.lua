@@ -3,8 +3,9 @@
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 in MessagePack, for each endpoint {id, delivered, others}:
 --   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
---   others     {id, lease, line, verdict: delivered|retry|exhausted|released, retry, version, began, receiver, refusal, off, hold, due, reason, code,
+--   others     {id, lease, line, verdict: delivered|retry|exhausted|released, after, retry, version, began, receiver, refusal, off, hold, due, reason, code,
 --              attempt (JSON text), about (JSON text)}…
+--     after     how many of `delivered` came before it
 --     retry     1 if what is released was a retry
 --     version   of the endpoint that was dialled, and `began` when (ms)
 --     receiver  failed|answered: what the attempt says about it, absent for nothing
@@ -112,15 +113,22 @@ local function settle(e, delivered, others)
     done[ids[n]] = true
     return mine
   end
-  for n, item in ipairs(delivered) do
-    if held(n, item[2]) then
-      settle_delivered(e, item[1], item[3], item[4], item[5])
-      results[n] = 'ok'
-    else
-      results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4], line = item[5]})
+  local passed = 0
+  local function deliver_until(count)
+    for n = passed + 1, count do
+      local item = delivered[n]
+      if held(n, item[2]) then
+        settle_delivered(e, item[1], item[3], item[4], item[5])
+        results[n] = 'ok'
+      else
+        results[n] = settle_late(e, {id = item[1], verdict = 'delivered', code = item[3], attempt = item[4], line = item[5]})
+      end
     end
+    passed = count
   end
+  -- As they came: failures with a success among them are not in a row.
   for n, item in ipairs(others) do
+    deliver_until(item.after)
     n = #delivered + n
     if held(n, item.lease) then
       settle_other(e, item)
@@ -129,6 +137,7 @@ local function settle(e, delivered, others)
       results[n] = settle_late(e, item)
     end
   end
+  deliver_until(#delivered)
   write_endpoint(e)
   return results
 end

@@ -1,6 +1,6 @@
 """Where a request goes, as read once from a URL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from yarl import URL
 
@@ -13,7 +13,7 @@ class Target:
     port: int
     authority: str
     """For the header `Host`."""
-    path: str
+    path: str = field(repr=False)
     """With the query, which may be a secret."""
 
     @property

@@ -41,7 +41,7 @@ class Vault:
         if version != "v1" or cipher is None:
             raise MissingKey(
                 f"the secrets of endpoint {owner} were encrypted with a key that is not configured (key id {key_id[:16]})",
-                hint="add the former key behind the present one to HOOKLINE_ENCRYPTION_KEYS",
+                hint='add the former key behind the present one to HOOKLINE_ENCRYPTION_KEYS; if it is lost, rotate the secret with {"overlap": "0s"}',
             )
         try:
             sealed = base64.b64decode(encoded, altchars=b"-_", validate=True)

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.api.feed import FEED, Subscription
 from pipeline.api.fields import Body, Query, Shape
-from pipeline.api.requests import answer_json, claim_of, json_response, once, parse, read_json, read_query
+from pipeline.api.requests import answer_json, claim_of, json_response, parse, read_json, read_query, respond
 from pipeline.api.routing import Access, Route
 from pipeline.api.runs import EventShown
 from pipeline.api.services import principal_of, services_of
@@ -23,7 +23,8 @@ from pipeline.auth import Principal
 from pipeline.errors import Gone, InvalidInput, Unavailable
 from pipeline.eventtypes import check_type
 from pipeline.jobs.calls import now_ms
-from pipeline.store.idempotency import Answer
+from pipeline.store.idempotency import SECONDS, Idempotency, record
+from pipeline.store.idempotency import parse as parse_record
 from pipeline.store.log import CURSOR, Event, event_id
 from pipeline.store.memory import REFUSE_NEW
 from pipeline.units import iso
@@ -120,24 +121,26 @@ async def publish(request: web.Request) -> web.Response:
     values = sent if many else [sent]
     at = [str(index) if many else "" for index in range(len(values))]
     bodies = [parse(EventBody, value, what=f"event {where}" if many else "the body", at=where) for value, where in zip(values, at, strict=True)]
-    # With an Idempotency-Key the ids follow from it: should the process die between the log and the record of the answer,
-    # the second attempt tells the same events again, and receivers know them by their ids.
     claim = claim_of(request, sent)
-    source, now = claim.key if claim else secrets.token_hex(16), now_ms()
-
-    async def work() -> Answer:
-        # Within: what was accepted once is answered as it was, though a schema has changed since, or the store has filled.
-        if (share := await services_of(request).memory.share()) >= REFUSE_NEW:
-            raise Unavailable(f"the store is {share:.0%} full: events are refused until deliveries end or older ones are removed", retry_after=10)
-        await services_of(request).event_types.check([(body.type, body.data) for body in bodies], at)
-        events = [
-            Event(id=event_id(body.type, "published", source, index), type=body.type, timestamp=now, data=body.data)
-            for index, body in enumerate(bodies)
-        ]
-        await services_of(request).log.append(events)
-        return answer_json({"ids": [event.id for event in events]}, status=202)
-
-    return await once(request, sent, work)
+    services = services_of(request)
+    # First: what was accepted once is answered as it was, though a schema has changed since, or the store has filled.
+    if claim and (earlier := await Idempotency(services.redis).peek(claim)):
+        return respond(earlier, replayed=True)
+    if (share := await services.memory.share()) >= REFUSE_NEW:
+        raise Unavailable(f"the store is {share:.0%} full: events are refused until deliveries end or older ones are removed", retry_after=10)
+    await services.event_types.check([(body.type, body.data) for body in bodies], at)
+    # Nothing of the key goes into the ids: a day later it may stand for another publication.
+    source, now = secrets.token_hex(16), now_ms()
+    events = [
+        Event(id=event_id(body.type, "published", source, index), type=body.type, timestamp=now, data=body.data) for index, body in enumerate(bodies)
+    ]
+    answer = answer_json({"ids": [event.id for event in events]}, status=202)
+    if claim is None:
+        await services.log.append(events)
+        return respond(answer)
+    ours = record(claim, answer)
+    kept = await services.log.append_once(events, key=claim.key, record=ours, seconds=SECONDS)
+    return respond(parse_record(kept, claim), replayed=kept != ours)
 
 
 # --- server-sent events -----------------------------------------------------------------------------------------------

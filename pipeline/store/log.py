@@ -36,6 +36,14 @@ end
 redis.call('SET', KEYS[2], cjson.encode(cursors), 'EX', ARGV[1])
 return cursors
 """)
+# The same where the answer to a request is what remembers it.
+_APPEND_ONCE = Script("""
+local before = redis.call('GET', KEYS[2])
+if before then return before end
+for first = 3, #ARGV, 8 do redis.call('XADD', KEYS[1], '*', unpack(ARGV, first, first + 7)) end
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[1])
+return ARGV[2]
+""")
 # The entries hold texts of some KiB each, so they are looked through where they are.
 _FIND = Script("""
 local rows = redis.call('XREVRANGE', KEYS[1], ARGV[2], '-', 'COUNT', ARGV[3])
@@ -124,6 +132,14 @@ class Log:
             return []
         fields = [field for event in events for field in event.fields()]
         return list(await _APPEND(self._redis, [self.key, f"{self.key}:append:{secrets.token_hex(8)}"], [_APPENDED_SECONDS, *fields]))
+
+    async def append_once(self, events: Sequence[Event], *, key: str, record: str, seconds: int) -> str:
+        """Append events and keep `record` under `key` for so long, both or neither; where something is kept there already, nothing is appended.
+
+        Returns what is kept.
+        """
+        fields = [field for event in events for field in event.fields()]
+        return str(await _APPEND_ONCE(self._redis, [self.key, key], [seconds, record, *fields]))
 
     async def after(self, cursor: str, *, limit: int, block_ms: int | None = None) -> list[Event]:
         """Events later than `cursor` (empty: from the earliest kept), waiting up to `block_ms` for the first.

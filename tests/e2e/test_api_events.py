@@ -268,15 +268,25 @@ async def test_one_event_or_a_list_is_published(api: Api) -> None:
     assert [(event["id"], event["type"]) for event in pulled] == list(zip(ids, ["invoice.paid", "a", "b_2.C"], strict=True))
 
 
-async def test_a_publication_whose_answer_was_not_kept_is_repeated_under_the_same_ids(api: Api, redis: Redis) -> None:
-    body, once = [{"type": "invoice.paid", "data": {"n": n}} for n in range(2)], {"Idempotency-Key": "k"}
+async def test_a_key_may_be_used_again_when_its_day_is_over(api: Api, redis: Redis) -> None:
+    body, once = [{"type": "invoice.paid", "data": {"n": n}} for n in range(2)], {"Idempotency-Key": "daily"}
     first = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
-    # As where the process dies between the log and the record of the answer.
-    assert await redis.delete(*await redis.keys("hookline:idempotency:*")) == 1
-    again = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
-    assert again.json == first.json
-    other = await api.call("POST", "/api/events", as_="service", body=body, headers={"Idempotency-Key": "l"})
-    assert not set(other.json["ids"]) & set(first.json["ids"])
+    (kept,) = await redis.keys("hookline:idempotency:*")
+    assert 86_000 < await redis.ttl(kept) <= 86_400
+    await redis.delete(kept)  # as a day later
+    second = await api.call("POST", "/api/events", as_="service", body=body, headers=once)
+    # Under the ids of yesterday, for which there are deliveries, nobody would get it.
+    assert not set(first.json["ids"]) & set(second.json["ids"])
+
+
+async def test_of_equal_publications_at_once_one_is_made(api: Api) -> None:
+    body, once = [{"type": "invoice.paid", "data": {"n": n}} for n in range(2)], {"Idempotency-Key": "k"}
+    replies = await asyncio.gather(*(api.call("POST", "/api/events", as_="service", body=body, headers=once) for _ in range(5)))
+    assert [reply.status for reply in replies] == [202] * 5
+    assert sum("Idempotent-Replayed" in reply.headers for reply in replies) == 4
+    (ids,) = {tuple(reply.json["ids"]) for reply in replies}
+    assert [event["id"] for event in (await api.call("GET", "/api/events", as_="admin")).json["items"]] == list(ids)
+    assert (await api.call("POST", "/api/events", as_="service", body=body[:1], headers=once)).status == 409
 
 
 async def test_a_nearly_full_store_takes_no_events_and_answers_for_those_it_took(api: Api, redis: Redis) -> None:

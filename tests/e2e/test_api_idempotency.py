@@ -27,6 +27,7 @@ BODIES: dict[str, tuple[Any, Any]] = {
 OTHERS = {"/api/documents", "/api/runs/{runId}/cancel", "/api/runs/{runId}/retry"}
 """Without a JSON body: tested in test_api_documents and below."""
 OTHERS |= {f"/api/webhooks/{path}" for path in ("endpoints/{endpointId}/rotate-secret", "deliveries/{deliveryId}/replay")}
+OTHERS |= {f"/api/webhooks/endpoints/{{endpointId}}/{what}" for what in ("replay", "test")}
 
 
 @pytest.fixture
@@ -87,3 +88,15 @@ async def test_a_secret_is_rotated_once_a_key(api: Api) -> None:
     secrets = [(await api.call("POST", path, as_="admin", headers={"Idempotency-Key": key})).json["secret"] for key in ("k", "k", "l")]
     assert secrets[0] == secrets[1]
     assert len({created["secret"], *secrets}) == 3
+
+
+async def test_many_are_sent_again_once_a_key_and_so_is_a_test_event(api: Api) -> None:
+    created = (await api.call("POST", "/api/webhooks/endpoints", as_="admin", body=ENDPOINT)).json
+    path, headers = f"/api/webhooks/endpoints/{created['id']}", {"Idempotency-Key": "k"}
+    asked = {"since": "2026-01-01T00:00:00Z"}
+    begun = [await api.call("POST", f"{path}/replay", as_="admin", body=asked, headers=headers) for _ in range(2)]
+    assert [(reply.status, reply.json) for reply in begun] == [(202, begun[0].json)] * 2
+    assert (await api.call("POST", f"{path}/replay", as_="admin", body=asked | {"missing": True}, headers=headers)).status == 409
+    assert len((await api.call("GET", "/api/webhooks/replays", as_="admin")).json["items"]) == 1
+    tried = [(await api.call("POST", f"{path}/test", as_="admin", headers={"Idempotency-Key": key})).json["eventId"] for key in ("k", "k", "l")]
+    assert tried[0] == tried[1] != tried[2]

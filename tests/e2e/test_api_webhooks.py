@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -369,6 +370,19 @@ async def test_a_test_event_is_sent_and_answered(api: Api) -> None:
         assert (await received.get()).headers["webhook-id"] == tried.json["eventId"]
     assert (tried.status, tried.json["delivered"], tried.json["status"], tried.json["response"]) == (200, True, 200, "thank you")
     assert (await api.call("POST", f"{ENDPOINTS}/nope/test", as_="admin")).status == 404
+
+
+async def test_what_a_lost_encryption_key_prevents_is_said(api: Api, redis: Redis) -> None:
+    created = await _create(api)
+    key = api.webhooks._keys.endpoint(created["id"])
+    definition = str(await redis.hget(key, "definition"))
+    await redis.hset(key, "definition", re.sub(r"v1\.[0-9a-f]{8}\.", "v1.deadbeef.", definition))
+    path = f"{ENDPOINTS}/{created['id']}/rotate-secret"
+    refused = await api.call("POST", path, as_="admin")
+    assert refused.status == 409
+    assert "deadbeef" in refused.json["detail"]
+    assert '{"overlap": "0s"}' in refused.json["hint"]
+    assert (await api.call("POST", path, as_="admin", body={"overlap": "0s"})).status == 200
 
 
 async def test_no_secret_is_logged(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

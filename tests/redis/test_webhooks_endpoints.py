@@ -1,13 +1,15 @@
 """Endpoints in the store: by API, by config.yaml, under concurrent change."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Clock, Hooks
 from webhooks import Conflict, Declared, InvalidInput, MissingKey, NotFound, ReadOnly, RefusedAddress
-from webhooks.signing import generate_secret
+from webhooks.requests import Requests
+from webhooks.signing import Key, generate_secret, key_of
 
 SECRET = generate_secret()
 HOUR = 3_600_000
@@ -289,6 +291,29 @@ async def test_a_secret_changed_in_config_overlaps(redis: Redis) -> None:
     for _ in range(5):
         await hooks.webhooks.declare([declared(secret=generate_secret())])
     assert len((await hooks.webhooks.endpoints.get("analysis")).secrets) == 5, "the file is never refused for it"
+
+
+async def test_one_that_is_deleted_and_declared_again_signs_with_its_new_secret(redis: Redis) -> None:
+    """Also where a process goes on that knew it before."""
+    hooks = Hooks(redis)
+    requests = Requests(hooks.webhooks.endpoints)
+    await hooks.webhooks.declare([declared()])
+    await hooks.event()
+    await hooks.spread()
+    (claim,) = (await hooks.mailbox.claim(1, T0)).claims
+
+    async def signing() -> tuple[int, Sequence[Key]]:
+        await hooks.directory.refresh()
+        endpoint = hooks.directory.get("analysis")
+        assert endpoint
+        return endpoint.version, requests.of(claim, endpoint, T0).keys
+
+    assert await signing() == (1, [key_of(SECRET)])
+    await hooks.webhooks.declare([])
+    await hooks.webhooks.endpoints.delete("analysis")
+    new = generate_secret()
+    await hooks.webhooks.declare([declared(secret=new)])
+    assert await signing() == (1, [key_of(new)])
 
 
 async def test_a_wrong_declaration_changes_nothing(redis: Redis) -> None:

@@ -74,6 +74,28 @@ async def test_ten_failures_in_a_row_open_it_and_nine_do_not(redis: Redis) -> No
     await consistent(hooks)
 
 
+async def test_failures_with_a_success_among_them_are_not_in_a_row_in_whatever_batch(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 30, concurrency=30)
+    claims = await claim(hooks)
+    outcomes = [
+        Settlement(claim=one, verdict=Verdict.DELIVERED, attempt={"at": n})
+        if n % 5 == 4
+        else Settlement(claim=one, verdict=Verdict.RETRY, attempt={"at": n}, due=T0, receiver=Receiver.FAILED, endpoint_version=1)
+        for n, one in enumerate(claims)
+    ]
+    assert await hooks.mailbox.settle(outcomes, hooks.clock.now) == ["ok"] * 30
+    assert (await hooks.webhooks.endpoints.get(endpoint)).health.failures == 0, "the last one succeeded"
+    await consistent(hooks)
+    again = await claim(hooks)
+    assert len(again) == 24
+    outcomes = [
+        Settlement(claim=one, verdict=Verdict.RETRY, attempt={"at": T0 + n}, due=T0, receiver=Receiver.FAILED, endpoint_version=1)
+        for n, one in enumerate(again[1:11])
+    ]
+    await hooks.mailbox.settle([Settlement(claim=again[0], verdict=Verdict.DELIVERED, attempt={"at": T0}), *outcomes], hooks.clock.now)
+    assert await breaker(hooks, endpoint) is Breaker.OPEN
+
+
 async def test_one_that_answers_keeps_it_closed(redis: Redis) -> None:
     hooks, endpoint = await filled(redis, 30, concurrency=30)
     for one in await claim(hooks):

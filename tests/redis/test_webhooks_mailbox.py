@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from tests.support.hooks import Hooks
 from tests.support.mailboxes import ATTEMPT, claim, consistent, failed_once, filled, settle
 from webhooks.backoff import Off, Verdict
+from webhooks.endpoints import ORPHANS
 from webhooks.mailbox import LEASE_MS, Batch, Settlement, lease_for, released
 from webhooks.outbox import Outbox
 
@@ -308,6 +309,17 @@ async def test_deleting_an_endpoint_ends_its_deliveries_as_skipped(redis: Redis)
     await hooks.webhooks.endpoints.bury()
     assert await redis.smembers(hooks.keys.orphans) == set()
     assert await redis.zcard(hooks.keys.due) == 0
+    await consistent(hooks)
+
+
+async def test_nobody_who_deletes_an_endpoint_waits_for_a_million_deliveries(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, ORPHANS + 2)
+    await hooks.webhooks.endpoints.delete(endpoint)
+    assert await redis.zcard(hooks.keys.deliveries("status", "skipped")) == ORPHANS
+    assert await claim(hooks) == []
+    await hooks.webhooks.endpoints.bury()
+    assert await redis.zcard(hooks.keys.deliveries("status", "skipped")) == ORPHANS + 2
+    assert await redis.smembers(hooks.keys.orphans) == set()
     await consistent(hooks)
 
 

@@ -4,13 +4,11 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import Hooks
-from tests.support.mailboxes import ATTEMPT
 from tests.support.soak import FULL, report, size
-from webhooks.backoff import Verdict
-from webhooks.mailbox import Claim, Settlement
+from webhooks.mailbox import Claim, released
 
 LIMIT = 100
-ROUNDS = 10
+ROUNDS = 50
 
 
 async def filled(redis: Redis, endpoints: int, each: int) -> Hooks:
@@ -36,10 +34,10 @@ async def claim_cost(redis: Redis, hooks: Hooks) -> float:
     for _ in range(ROUNDS):
         before = await spent(redis)
         claims: list[Claim] = (await hooks.mailbox.claim(LIMIT, hooks.clock.now)).claims
-        cost = (await spent(redis) - before) / LIMIT
+        best = min(best, (await spent(redis) - before) / LIMIT)
         assert len(claims) == LIMIT
-        best = min(best, cost)
-        await hooks.mailbox.settle([Settlement(claim=one, verdict=Verdict.DELIVERED, attempt=ATTEMPT) for one in claims], hooks.clock.now)
+        # Handed back, so that as many are pending as before.
+        await hooks.mailbox.settle([released(one) for one in claims], hooks.clock.now)
         hooks.clock.forward(1)
     return best
 
@@ -50,13 +48,13 @@ async def test_a_claim_costs_as_much_among_many_as_among_few(redis: Redis) -> No
     endpoints, each = size(500, 10_000), size(40, 100)
     few, many = [], []
     for _ in range(1 if FULL else 2):
-        few.append(await claim_cost(redis, await filled(redis, 10, 100 * ROUNDS // 10)))
+        few.append(await claim_cost(redis, await filled(redis, 10, 100)))
         many.append(await claim_cost(redis, await filled(redis, endpoints, each)))
     ratio = min(many) / min(few)
     report(
         "Claims among many endpoints",
         [
-            f"a claim of {LIMIT} from 10 endpoints with {100 * ROUNDS:,} pending: {min(few):.1f} µs of the store per delivery",
+            f"a claim of {LIMIT} from 10 endpoints with 1,000 pending: {min(few):.1f} µs of the store per delivery",
             f"from {endpoints:,} endpoints with {endpoints * each:,} pending: {min(many):.1f} µs ({ratio:.2f} times as much)",
         ],
     )

@@ -9,7 +9,9 @@ import pytest
 from tests.support.raw_receiver import OK, Server, ok
 from tests.support.sent import GUARD, KEY, Run, both_loops, send
 from webhooks import connection, pool
+from webhooks.answer import Answer
 from webhooks.dialer import Dialer
+from webhooks.phases import Phases
 from webhooks.pool import MAX_IDLE_PER_PLACE
 from webhooks.resolver import AddrInfo
 from webhooks.sender import Request, Sender
@@ -123,6 +125,29 @@ def test_an_attempt_that_is_cancelled_or_late_leaves_no_connection(run: Run) -> 
             assert late.phases.first_byte is None
             assert len(sender._pool) == 0
             assert len(os.listdir("/dev/fd")) <= before
+
+    run(scenario())
+
+
+@both_loops
+def test_an_attempt_that_is_cancelled_as_its_answer_ends_leaves_no_connection(run: Run) -> None:
+    async def scenario() -> None:
+        received = asyncio.Event()
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            received.set()
+            await reader.read()
+
+        async with Server(hang) as server:
+            loop = asyncio.get_running_loop()
+            _, dialled = await loop.create_connection(connection.Connection, "127.0.0.1", server.port)
+            attempt = asyncio.create_task(dialled.exchange(b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n", Answer(), Phases()))
+            await received.wait()
+            dialled.data_received(OK)
+            attempt.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await attempt
+            await server.closed.wait()
 
     run(scenario())
 

@@ -16,6 +16,7 @@ from webhooks.guard import Guard
 from webhooks.receiver import verify
 from webhooks.sender import KEPT, MAX_ANSWER, Outcome, Request, Sender, traceparent
 from webhooks.signing import generate_secret, key_of
+from webhooks.target import Target
 
 LOOPBACK = Guard(["127.0.0.0/8"])
 NOW = 1_700_000_000_123
@@ -211,3 +212,11 @@ async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert (await send("http://nobody.invalid/?token=s3cret")).error == "nobody.invalid does not resolve"
+
+
+def test_what_may_be_a_password_is_in_no_repr() -> None:
+    asked = request("http://127.0.0.1:9/hooks?key=in-the-query", headers={"authorization": "Bearer in-a-header"})
+    shown = repr(asked) + repr(Target.of(LOOPBACK.parse_url(asked.url)))
+    assert "evt_1" in shown
+    for secret in ("in-the-query", "in-a-header", SECRET.removeprefix("whsec_"), repr(key_of(SECRET))):
+        assert secret not in shown

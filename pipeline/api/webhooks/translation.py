@@ -45,7 +45,7 @@ def _translate(error: webhooks.WebhookError) -> HooklineError:
             return InvalidInput(error.message, faults=faults, hint=error.hint)
         case webhooks.NotFound():
             return NotFound(error.message, hint=error.hint)
-        case webhooks.Conflict():
+        case webhooks.Conflict() | webhooks.MissingKey():
             return Conflict(error.message, hint=error.hint)
     return HooklineError(error.message, hint=error.hint)
 
