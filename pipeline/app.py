@@ -18,7 +18,7 @@ from pipeline.api.app import RUNNER, create_app
 from pipeline.api.services import Services
 from pipeline.auth import Authenticator
 from pipeline.config import Config
-from pipeline.declared import declared
+from pipeline.declared import allowed_networks, declared
 from pipeline.errors import AttemptFailed, ConfigError
 from pipeline.eventtypes import EventTypes
 from pipeline.filters import compile_filter
@@ -55,7 +55,6 @@ from webhooks.signing import key_of
 
 Part = Literal["api", "engine", "webhooks", "worker"]
 ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
-LOOPBACK = ("127.0.0.0/8", "::1/128")
 HAND_BACK_SECONDS = 3.0
 """For jobs that outlived the drain deadline: to be handed back to their queues."""
 BEHIND_MS = 60_000
@@ -166,7 +165,7 @@ class _House:
             raise ConfigError(f"push.secret: {error}") from error
         return PushProcessor(
             processor.path,
-            await stack.enter_async_context(Sender(Guard(self._allowed_networks()))),
+            await stack.enter_async_context(Sender(Guard(allowed_networks(self._config)))),
             self._callbacks(),
             self._links(),
             key=key,
@@ -183,9 +182,6 @@ class _House:
 
     def _encryption_keys(self) -> list[bytes]:
         return [base64.b64decode(key.get_secret_value()) for key in self._config.encryption_keys]
-
-    def _allowed_networks(self) -> list[str]:
-        return [*self._config.webhooks.allow_networks, *(LOOPBACK if self._config.dev else ())]
 
     # --- API, engine, webhooks --------------------------------------------------------------------------------------
 
@@ -253,7 +249,7 @@ class _House:
                 history=History(self._redis, self._keys, self._log, "webhooks"),
                 filters=compile_filter,
                 encryption_keys=self._encryption_keys(),
-                allow_networks=self._allowed_networks(),
+                allow_networks=allowed_networks(self._config),
                 schedule=settings.schedule,
                 retention=self._config.retention.deliveries,
                 drain=self._config.server.drain,

@@ -18,8 +18,10 @@ class RequestFailed(HooklineError):
     code = "request-failed"
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {status}")]
-        lines += [f"  {fault.get('path') or 'body'}: {fault.get('message')}" for fault in problem.get("errors") or ()]
+        detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
+        # A detail that tells of a fault in full needs no second line of it.
+        faults = [fault for fault in problem.get("errors") or () if str(fault.get("message")) not in detail]
+        lines = [detail, *(f"  {fault.get('path') or 'body'}: {fault.get('message')}" for fault in faults)]
         super().__init__("\n".join(lines), hint=problem.get("hint"))
         self.status = status
         self.problem = dict(problem)

@@ -67,6 +67,8 @@ def _complaint(model: type[BaseModel], data: Any, item: Mapping[str, Any]) -> tu
         message += near if "did you mean" in near else ""
     elif item["type"] in ("tuple_type", "list_type"):
         message = "should be a list"
+    elif item["type"] == "string_pattern_mismatch":
+        message = f"should match {item['ctx']['pattern']}"
     elif item["type"] == "too_short":
         message = f"should have at least {item['ctx']['min_length']}, but has {item['ctx']['actual_length']}"
     return path, message, item["loc"][-1:] == ("[key]",)

@@ -80,7 +80,10 @@ class Facts:
             "endpointTypes": list(endpoint.types),
             "endpointCreatedAt": iso(endpoint.created),
         }
-        return found | {name: value for name, value in endpoint.health.document(self.now).items() if value}
+        if endpoint.filter:
+            found["endpointFilter"] = endpoint.filter
+        health = endpoint.health.document(self.now)
+        return found | {"breaker": health.pop("state")} | {name: value for name, value in health.items() if value}
 
     def _of_delivery(self) -> dict[str, Any]:
         record = self.delivery

@@ -21,8 +21,10 @@ MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1_000, 30_000
 DEFAULT_OVERLAP_MS, MAX_OVERLAP_MS = 24 * 3_600_000, 7 * 24 * 3_600_000
 MAX_CONCURRENCY = 1_000
 MAX_FILTER = 1_000
+MAX_ORDERING = 128
 MAX_HEADERS = 20
 MAX_HEADER_BYTES = 4_096
+_PATH = re.compile(r"data(\.[A-Za-z0-9_]+)+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 # What says how the message is framed, how the connection is used or whom it is from; and what the sender writes itself.
@@ -31,7 +33,7 @@ _RESERVED = {"host", "connection", "keep-alive", "te", "trailer", "trailers", "t
 _RESERVED_PREFIXES = ("webhook-", "content-", "proxy-", "sec-", "x-forwarded-")
 
 Rate_ = Annotated[Rate, BeforeValidator(parse_rate)]
-Ordering = Annotated[str, Field(pattern=r"^data(\.[A-Za-z0-9_]+)+$", max_length=128)]
+
 Time = Annotated[int, BeforeValidator(lambda value: ms(value) if isinstance(value, str) else None)]
 """ms since the epoch; comes as ISO-8601 with a zone."""
 Duration = Annotated[int, BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value))]
@@ -66,6 +68,13 @@ class _Rules(BaseModel):
     def _headers(cls, value: dict[str, str] | None) -> dict[str, str] | None:
         return None if value is None else _check_headers(value)
 
+    @field_validator("ordering", check_fields=False)
+    @classmethod
+    def _ordering(cls, value: str | None) -> str | None:
+        if value is not None and not (_PATH.fullmatch(value) and len(value) <= MAX_ORDERING):
+            raise ValueError(f"an ordering key is a path in the data of at most {MAX_ORDERING} characters, for example data.documentId")
+        return value
+
     @field_validator("filter", check_fields=False)
     @classmethod
     def _filter(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -89,7 +98,7 @@ class NewEndpoint(_Rules):
     timeout: Duration = DEFAULT_TIMEOUT_MS
     concurrency: int = Field(DEFAULT_CONCURRENCY, ge=1, le=MAX_CONCURRENCY, strict=True)
     rate: Rate_ | None = None
-    ordering: Ordering | None = None
+    ordering: str | None = None
     filter: str | None = Field(None, min_length=1, max_length=MAX_FILTER)
     payload: Payload = Payload.FULL
     asymmetric: bool = Field(False, strict=True)
@@ -120,7 +129,7 @@ class EndpointChanges(_Rules):
     timeout: Duration | None = None
     concurrency: int | None = Field(None, ge=1, le=MAX_CONCURRENCY, strict=True)
     rate: Rate_ | None = None
-    ordering: Ordering | None = None
+    ordering: str | None = None
     filter: str | None = Field(None, min_length=1, max_length=MAX_FILTER)
     payload: Payload | None = None
     asymmetric: bool | None = Field(None, strict=True)
@@ -215,7 +224,12 @@ def _plainly(message: str, kind: str, model: type[BaseModel]) -> str:
         return f"is not known; there are {', '.join(model.model_fields)}"
     if kind == "missing":
         return "is missing"
-    return message.removeprefix("Value error, ")
+    if kind == "tuple_type":
+        return "must be a list"
+    # What pydantic says of its own kinds names Python's.
+    return re.sub(
+        r"^(Input|String|Tuple|List) should (be|have)\b", r"must \2", message.removeprefix("Value error, ").partition(" after validation")[0]
+    )
 
 
 def check_schedule(schedule: Sequence[int]) -> tuple[int, ...]:

@@ -59,7 +59,10 @@ def iso(ms: int) -> str:
 
 def ms(text: str) -> int:
     """ms since the epoch of an ISO-8601 time with a zone. Raises ValueError."""
-    time = datetime.fromisoformat(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time; write one like 2026-01-31T09:00:00Z") from None
     if time.tzinfo is None:
         raise ValueError(f"{text!r} has no zone; add Z or an offset")
     return round(time.timestamp() * 1000)

@@ -3,16 +3,17 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from pipeline.cli.console import fields, out, state
-from pipeline.cli.options import ConfigFile, Token, Url, address
+from pipeline.cli.console import fields, listing, out, plain, state
+from pipeline.cli.options import ConfigFile, Since, Token, Until, Url, address, instant
 from pipeline.cli.service import talk
 from pipeline.client import Client
 
 deliveries = typer.Typer(no_args_is_help=True, help="What was sent to whom: list, show, send again.")
+ANSWER_SHOWN = 400
+"""Characters of an answer; the API has all that is kept of it."""
 
 
 @deliveries.command("list")
@@ -20,8 +21,8 @@ def list_deliveries(
     status: Annotated[str | None, typer.Option(help="Only those that are pending, delivered, exhausted or skipped.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Only those to this endpoint.")] = None,
     type: Annotated[str | None, typer.Option(help="Only events of this type or pattern.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only those created since, such as 2026-01-31T09:00:00Z.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only those created before.")] = None,
+    since: Since = None,
+    until: Until = None,
     event: Annotated[str | None, typer.Option(help="Only those of this event.")] = None,
     run: Annotated[str | None, typer.Option(help="Only those of this run's events.")] = None,
     answered: Annotated[str | None, typer.Option(help="Only those last answered so: 503, 5xx, none.")] = None,
@@ -36,24 +37,26 @@ def list_deliveries(
         return [
             one
             async for one in client.deliveries(
-                status=status, endpoint=endpoint, type=type, since=since, until=until, event=event, run=run, last_status=answered, limit=limit
+                status=status,
+                endpoint=endpoint,
+                type=type,
+                since=instant(since),
+                until=instant(until),
+                event=event,
+                run=run,
+                last_status=answered,
+                limit=limit,
             )
         ]
 
-    table = Table("delivery", "status", "event", "endpoint", "attempts", "last", "created", "next", box=None)
-    for one in talk(address(url, config), token, ask):
-        last = one["reason"] or str(one["lastStatus"] or "")
-        table.add_row(
-            one["id"],
-            state(one["status"]),
-            one["type"],
-            one["endpoint"],
-            str(one["attemptCount"]),
-            last,
-            one["createdAt"],
-            one["nextAttemptAt"] or "",
-        )
-    out.print(table)
+    found = talk(address(url, config), token, ask)
+    listing(("delivery", "status", "event", "endpoint", "attempts", "last", "created", "next"), map(_row, found))
+
+
+def _row(one: dict[str, Any]) -> tuple[str | Text, ...]:
+    last = one["reason"] or str(one["lastStatus"] or "")
+    times = one["createdAt"], one["nextAttemptAt"] or ""
+    return (one["id"], state(one["status"]), one["type"], one["endpoint"], str(one["attemptCount"]), last, *times)
 
 
 @deliveries.command("show")
@@ -62,19 +65,13 @@ def show_delivery(delivery_id: str, url: Url = None, token: Token = None, config
     found = talk(address(url, config), token, lambda client: client.delivery(delivery_id))
     attempts = found.pop("attempts")
     fields(found)
-    table = Table("attempt", "at", "status", "ms", "address", "", box=None)
-    for one in attempts:
-        about = one["error"] or (one["response"] or "").partition("\n")[0]
-        ms = "" if one["durationMs"] is None else str(one["durationMs"])
-        table.add_row(
-            str(one["number"]),
-            one["at"],
-            str(one["status"] or "–"),
-            ms,
-            one["address"] or "",
-            Text(about[:100], style="red" if one["error"] else "dim"),
-        )
-    out.print(table)
+    listing(("attempt", "status", "at", "ms", "address", "answer", "phases"), map(_attempt, attempts))
+
+
+def _attempt(one: dict[str, Any]) -> tuple[str | Text, ...]:
+    said = (one["error"], "red"), ((one["response"] or "")[:ANSWER_SHOWN], "dim")
+    answer = Text(": ").join(Text(text, style=style) for text, style in said if text)
+    return (str(one["number"]), plain(one["status"]), one["at"], plain(one["durationMs"]), one["address"] or "", answer, phases(one))
 
 
 @deliveries.command("replay")
@@ -99,10 +96,9 @@ def list_undelivered(
     async def ask(client: Client) -> list[dict[str, Any]]:
         return [one async for one in client.undelivered(endpoint=endpoint, run=run, type=type, limit=limit)]
 
-    table = Table("delivery", "status", "event", "endpoint", "created", "why", box=None)
-    for one in talk(address(url, config), token, ask):
-        table.add_row(one["id"], state(one["status"]), one["type"], one["endpoint"], one["createdAt"], Text(one["why"]["reason"]))
-    out.print(table)
+    found = talk(address(url, config), token, ask)
+    rows = ((one["id"], state(one["status"]), one["type"], one["endpoint"], one["createdAt"], one["why"]["reason"]) for one in found)
+    listing(("delivery", "status", "event", "endpoint", "created", "why"), rows)
 
 
 def explain(
@@ -123,7 +119,12 @@ def explain(
         if one["advice"]:
             branch.add(Text(f"→ {one['advice']}"))
         for fact in one["facts"]:
-            tree.add(Text(f"{fact['name']}: ", style="dim").append(str(fact["value"]), style="not dim"))
+            tree.add(Text(f"{fact['name']}: ", style="dim").append(plain(fact["value"]), style="not dim"))
         out.print(tree)
     if answer["truncated"]:
         out.print("[dim]there are more; ask for one --endpoint[/]")
+
+
+def phases(attempt: dict[str, Any]) -> str:
+    """What took how long, as one line; empty where nothing was sent."""
+    return ", ".join(f"{name} {ms:.1f} ms" for name, ms in (attempt.get("phases") or {}).items() if ms is not None)

@@ -132,7 +132,8 @@ class _Demo:
         config["webhooks"] = {
             "allow_networks": ["127.0.0.0/8"],
             # A subscriber that refuses should show within the demo's own time.
-            "schedule": ["0s", "1s", "3s"],
+            # Once: a receiver that fails is left in peace for longer than anybody watches a demo.
+            "schedule": ["0s"],
             "endpoints": [{"id": "analysis", "url": hooks, "types": list(SUBSCRIBED), "secret": self._secret}],
         }
         path = folder / "config.yaml"
@@ -189,7 +190,8 @@ class _Demo:
         self._changed.set()
         data = event["data"]
         if event["type"] in ("delivery.exhausted", "endpoint.disabled"):
-            self._undelivered = f"the subscriber did not take {data['eventType']}: {data.get('error') or data.get('reason')}"
+            why = [data[name] for name in ("error", "reason") if data.get(name)]
+            self._undelivered = f"the subscriber did not take {data['eventType']}: {', '.join(why)}"
             return
         run_id = data.get("runId")
         row = self._by_run.get(run_id)

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.console import fields, out, state
+from pipeline.cli.console import fields, listing, out, state
+from pipeline.cli.deliveries import phases
 from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.cli.service import talk
 from pipeline.client import Client
@@ -47,11 +47,12 @@ def list_endpoints(url: Url = None, token: Token = None, config: ConfigFile = No
     async def ask(client: Client) -> list[dict[str, Any]]:
         return [endpoint async for endpoint in client.endpoints()]
 
-    table = Table("endpoint", "status", "url", "types", "from", "", box=None)
-    for one in talk(address(url, config), token, ask):
-        about = one["reason"] or one["description"]
-        table.add_row(one["id"], state(one["status"]), Text(one["url"]), Text(" ".join(one["types"])), one["source"], Text(about[:60]))
-    out.print(table)
+    found = talk(address(url, config), token, ask)
+    listing(("endpoint", "status", "url", "types", "from", "note"), map(_row, found))
+
+
+def _row(one: dict[str, Any]) -> tuple[str | Text, ...]:
+    return (one["id"], state(one["status"]), one["url"], " ".join(one["types"]), one["source"], one["reason"] or one["description"])
 
 
 @endpoints.command("show")
@@ -149,8 +150,7 @@ def rotate_secret(
 def try_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Send it a webhook.test now, also if it is paused, and say what came of it; exit code 1 if it was not taken."""
     answer = talk(address(url, config), token, lambda client: client.test_endpoint(endpoint_id))
-    phases = answer.pop("phases", None) or {}
-    fields(answer | {"phases": ", ".join(f"{name} {ms:.1f} ms" for name, ms in phases.items() if ms is not None)})
+    fields(answer | {"phases": phases(answer)})
     if not answer["delivered"]:
         raise typer.Exit(1)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile
+from pipeline.jobs.calls import now_ms
+from pipeline.units import iso, parse_duration
 
 ConfigFile = Annotated[
     Path | None,
@@ -19,6 +21,8 @@ Url = Annotated[
     ),
 ]
 Token = Annotated[str | None, typer.Option("--token", envvar="HOOKLINE_TOKEN", help="A token or API key; make one with [bold]hookline token[/].")]
+Since = Annotated[str | None, typer.Option(help="Only those created since [bold]2h[/] ago, or 2026-01-31T09:00:00Z.")]
+Until = Annotated[str | None, typer.Option(help="Only those created before; written so too.")]
 DEFAULT_URL = "http://127.0.0.1:3000"
 EVERYWHERE = ("0.0.0.0", "::")
 
@@ -37,3 +41,11 @@ def address(url: str | None, config: Path | None) -> str:
         return url or DEFAULT_URL
     server = configfile.load(config, os.environ, dev=True).server
     return f"http://{'127.0.0.1' if server.host in EVERYWHERE else server.host}:{server.port}"
+
+
+def instant(text: str | None) -> str | None:
+    """A time as the API takes it: `2h` stands for the time two hours ago; all else is the API's to judge."""
+    try:
+        return iso(now_ms() - parse_duration(text))
+    except ValueError:
+        return text

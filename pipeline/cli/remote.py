@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from pipeline.cli.console import out, state
+from pipeline.cli.console import listing, out, state
 from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.cli.service import talk
 from pipeline.client import Client
@@ -31,10 +31,9 @@ def list_runs(
     async def ask(client: Client) -> list[dict[str, Any]]:
         return [run async for run in client.runs(status=status, workflow=workflow, limit=limit)]
 
-    table = Table("run", "workflow", "status", "user", "created", "error", box=None)
-    for run in talk(address(url, config), token, ask):
-        table.add_row(run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], Text((run["error"] or "")[:80]))
-    out.print(table)
+    found = talk(address(url, config), token, ask)
+    rows = ((run["runId"], run["workflow"], state(run["status"]), run["userId"] or "", run["createdAt"], run["error"] or "") for run in found)
+    listing(("run", "workflow", "status", "user", "created", "error"), rows)
 
 
 @runs.command("show")

@@ -5,23 +5,22 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
 
-from pipeline.cli.console import err, fields, out, state
-from pipeline.cli.options import ConfigFile, Token, Url, address
+from pipeline.cli.console import err, fields, listing, out, state
+from pipeline.cli.options import ConfigFile, Token, Url, address, instant
 from pipeline.cli.service import talk
 from pipeline.client import Client
 
 replays = typer.Typer(no_args_is_help=True, help="Send many deliveries again: what is lost, or missing, since a time.")
 LOOK_SECONDS = 0.5
+COUNTED = ("matched", "replayed", "skipped")
 
 
 @replays.command("start")
 def start_replay(
     endpoint_id: str,
-    since: Annotated[str, typer.Option(help="From when on, such as 2026-01-31T09:00:00Z.")],
-    until: Annotated[str | None, typer.Option(help="Up to when [dim](default: now)[/].")] = None,
+    since: Annotated[str, typer.Option(help="From when on: [bold]2h[/] ago, or 2026-01-31T09:00:00Z.")],
+    until: Annotated[str | None, typer.Option(help="Up to when, written so too [dim](default: now)[/].")] = None,
     status: Annotated[
         str | None, typer.Option(help="Of delivered, exhausted, skipped, comma-separated [dim](default: exhausted,skipped)[/].")
     ] = None,
@@ -35,7 +34,7 @@ def start_replay(
     config: ConfigFile = None,
 ) -> None:
     """Send again what an endpoint has lost; count it first with --dry-run. Ctrl-C leaves the replay going on."""
-    asked: dict[str, Any] = {"since": since, "until": until, "rate": rate, "missing": missing or None, "dryRun": dry_run or None}
+    asked: dict[str, Any] = {"since": instant(since), "until": instant(until), "rate": rate, "missing": missing or None, "dryRun": dry_run or None}
     asked |= {name: [part.strip() for part in text.split(",")] for name, text in (("status", status), ("types", types)) if text}
     asked = {name: value for name, value in asked.items() if value is not None}
 
@@ -69,11 +68,9 @@ def list_replays(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, url:
     async def ask(client: Client) -> list[dict[str, Any]]:
         return [one async for one in client.replays(limit=limit)]
 
-    table = Table("replay", "status", "endpoint", "matched", "replayed", "skipped", "started", box=None)
-    for one in talk(address(url, config), token, ask):
-        numbers = (str(one[name]) for name in ("matched", "replayed", "skipped"))
-        table.add_row(one["id"], state(one["status"]), one["endpoint"], *numbers, one["startedAt"])
-    out.print(table)
+    found = talk(address(url, config), token, ask)
+    rows = ((one["id"], state(one["status"]), one["endpoint"], *(str(one[name]) for name in COUNTED), one["startedAt"]) for one in found)
+    listing(("replay", "status", "endpoint", *COUNTED, "started"), rows)
 
 
 @replays.command("show")
@@ -97,8 +94,6 @@ def _show_count(found: dict[str, Any]) -> None:
     more = "" if found["complete"] else " or more"
     span = f", from {found['oldest']} to {found['newest']}" if found["count"] else ""
     out.print(f"{found['count']:,}{more} would be sent again{span}")
-    table = Table("delivery", "at", "event", "type", "status", box=None)
-    for one in found["sample"]:
-        table.add_row(one["delivery"], one["at"], one["event"], Text(one["type"]), state(one["status"]))
     if found["sample"]:
-        out.print(table)
+        rows = ((one["delivery"], state(one["status"]), one["at"], one["event"], one["type"]) for one in found["sample"])
+        listing(("delivery", "status", "at", "event", "type"), rows)

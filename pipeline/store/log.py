@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,8 +274,15 @@ class Group:
 
     async def read(self, *, count: int, block_ms: int) -> list[Event]:
         """The next entries: those a dead consumer left unacknowledged (looked for every second), then new ones."""
+        return await self._surely(self._read(count, block_ms))
+
+    async def left(self, *, count: int) -> list[Event]:
+        """Entries that a dead consumer left unacknowledged, or this one for long; looked for every second."""
+        return await self._surely(self._left(count))
+
+    async def _surely(self, reading: Awaitable[list[Event]]) -> list[Event]:
         try:
-            return await self._read(count, block_ms)
+            return await reading
         except ResponseError as error:
             # Not asked for beforehand: a full store refuses to make a group even where there is one.
             if "NOGROUP" not in str(error):
@@ -284,7 +291,7 @@ class Group:
             return []
 
     async def _read(self, count: int, block_ms: int) -> list[Event]:
-        if left := await self.left(count=count):
+        if left := await self._left(count):
             return left
         # Where there was something there often is more: asked for without waiting, it comes on the connection that all share.
         wait = None if self._flowing else block_ms
@@ -294,8 +301,7 @@ class Group:
         self._flowing = bool(found)
         return await self._wanted(_rows(found))
 
-    async def left(self, *, count: int) -> list[Event]:
-        """Entries that a dead consumer left unacknowledged, or this one for long; looked for every second."""
+    async def _left(self, count: int) -> list[Event]:
         if time.monotonic() - self._claimed_at < 1.0:
             return []
         claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)

@@ -81,7 +81,7 @@ async def test_reserved_and_impossible_types_are_not_registered(api: Api, type: 
         ({"schema": {"description": "x" * 40_000}}, "schema", "at most 32,768"),
         ({"schema": SCHEMA, "example": {"invoiceId": "i-1", "total": -1}}, "example.total", "less than the minimum of 0"),
         ({"schema": SCHEMA, "example": {"invoiceId": "i-1", "total": 1, "lines": [{}]}}, "example.lines[0]", "'sku' is a required property"),
-        ({"schema": []}, "schema", "dictionary"),
+        ({"schema": []}, "schema", "must be an object"),
         ({"shema": SCHEMA}, "shema", "is not a parameter"),
         ({"description": "x" * 501}, "description", "at most 500"),
     ],

@@ -84,9 +84,16 @@ def test_a_mistake_in_a_rule_pack_is_shown_in_the_pack(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["validate"], ["serve", "--dev", "--port", "0"]])
 def test_a_webhook_endpoint_that_cannot_be_used_is_shown_where_the_file_names_it(tmp_path: Path, command: list[str]) -> None:
     endpoint = "{id: a, url: 'https://example.com/', types: ['job.*.x'], secret: hunter2, headers: {Host: x}, filter: event.dat.n > 1}"
-    (tmp_path / "config.yaml").write_text(f"webhooks:\n  endpoints:\n    - {endpoint}\n")
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    others = f"    - {{id: b, url: 'http://169.254.169.254/', secret: {secret}}}\n    - {{id: c, url: 'http://c/#f', secret: {secret}}}\n"
+    (tmp_path / "config.yaml").write_text(f"webhooks:\n  endpoints:\n    - {endpoint}\n{others}")
     done = hookline(*command, folder=tmp_path)
     assert done.returncode == 2
+    for line, refused in (
+        (4, "[1].url: 169.254.169.254 is refused (link-local, cloud metadata); to allow "),
+        (5, "[2].url: a webhook URL has no fragment"),
+    ):
+        assert f"config.yaml:{line}:21: webhooks.endpoints{refused}" in done.stderr
     said_of_secret = "secret: a webhook secret is `whsec_` and base64"
     for column, said in ((51, "types: 'job.*.x'"), (72, said_of_secret), (90, "headers: "), (109, "filter: character 7: ")):
         assert f"config.yaml:3:{column}: webhooks.endpoints[0].{said}" in done.stderr

@@ -1,8 +1,12 @@
 """`hookline endpoints` and `hookline deliveries` against a running service and a real receiver."""
 
 import asyncio
+import contextlib
+import os
+import pty
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import pytest
 from pipeline.client import Client
 from tests.e2e.test_cli import hookline
 from tests.support.receiver import Answer, receiving
-from tests.support.service import Service, token
+from tests.support.service import ROOT, Service, token
 from webhooks.receiver import verify
 
 
@@ -44,7 +48,12 @@ async def test_an_endpoint_is_made_watched_changed_and_removed_from_the_terminal
         listed = (await run("deliveries", "list", "--status", "pending", "--endpoint", endpoint)).stdout
         assert re.search(rf"{delivery['id']} +pending +invoice\.paid +{endpoint} +1 +500 ", listed)
         shown = (await run("deliveries", "show", delivery["id"])).stdout
-        assert re.search(r"1 +\S+Z +500 +\d+ +127\.0\.0\.1 +answered 500", shown)
+        assert re.search(r"1 +500 +\S+Z +\d+ +127\.0\.0\.1 +answered 500: not today +dns .*connect [\d.]+ ms, .*total ", shown)
+        for width in (80, 120):
+            narrow = await asyncio.to_thread(_at_terminal, width, "deliveries", "list", url=service.url, folder=tmp_path)
+            assert all(len(line) <= width for line in narrow.splitlines())
+            assert delivery["id"] in narrow
+            assert "…" not in narrow
 
         assert "paused" in (await run("endpoints", "pause", endpoint)).stdout
         assert "paused" in (await run("endpoints", "list")).stdout
@@ -62,12 +71,30 @@ async def test_an_endpoint_is_made_watched_changed_and_removed_from_the_terminal
         assert f"there is no endpoint {endpoint}" in (await run("endpoints", "show", endpoint, code=1)).stderr
         assert "skipped" in (await run("deliveries", "list")).stdout
 
+        (complaint,) = (await run("endpoints", "create", receiver.url, "--ordering", "documentId", code=1)).stderr.splitlines()
+        assert complaint.startswith("error: ordering: an ordering key is a path in the data")
         unsafe = await run("endpoints", "create", "http://169.254.169.254/latest", code=1)
         assert "link-local, cloud metadata" in unsafe.stderr
         assert "a header is written as 'name: value'" in " ".join(
             (await run("endpoints", "create", receiver.url, "--header", "oops", code=2)).stderr.split()
         )
         assert "nothing to change" in " ".join((await run("endpoints", "change", endpoint, code=2)).stderr.split())
+
+
+def _at_terminal(width: int, *arguments: str, url: str, folder: Path) -> str:
+    """What a terminal of that width shows, colours aside."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(width), "HOOKLINE_URL": url, "HOOKLINE_TOKEN": token()}
+    with subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], cwd=folder, env=environment, stdout=theirs) as process:
+        os.close(theirs)
+        said = b""
+        # Linux ends a terminal that nobody writes to any more with an error instead of an empty read.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65_536):
+                said += part
+        os.close(ours)
+    assert process.returncode == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).replace("\r", "")
 
 
 async def _attempted(client: Client) -> dict[str, object]:
@@ -102,6 +129,8 @@ async def test_what_was_lost_is_explained_and_sent_again(tmp_path: Path) -> None
         assert "exhausted" in await run("deliveries", "undelivered", "--endpoint", endpoint)
         explained = await run("explain", "--event", events[0], "--endpoint", endpoint)
         assert f"invoice.paid → {endpoint}" in explained
+        assert "endpointTypes: invoice.*" in explained
+        assert "breaker: closed" in explained
         assert "name an event (--event evt_…) or a run" in " ".join((await run("explain", code=2)).split())
         failed = await run("endpoints", "test", endpoint, code=1)
         assert re.search(r"status +500", failed)
@@ -109,7 +138,7 @@ async def test_what_was_lost_is_explained_and_sent_again(tmp_path: Path) -> None
 
         receiver.default = Answer()
         assert re.search(r"status +200", await run("endpoints", "test", endpoint))
-        counted = await run("replays", "start", endpoint, "--since", "2026-01-01T00:00:00Z", "--dry-run")
+        counted = await run("replays", "start", endpoint, "--since", "1d", "--dry-run")
         assert "3 would be sent again" in counted
         assert all(event in counted for event in events)
         receiver.received.clear()
@@ -120,7 +149,7 @@ async def test_what_was_lost_is_explained_and_sent_again(tmp_path: Path) -> None
             await _until(client, 3, status="delivered")
         assert {one.id for one in receiver.received} == set(events)
         assert re.search(rf"done +{endpoint} +3 +3 +0 +2", await run("replays", "list"))
-        assert "since" in await run("replays", "start", endpoint, "--since", "yesterday", code=1)
+        assert "'yesterday' is not a time; write one like" in await run("replays", "start", endpoint, "--since", "yesterday", code=1)
         assert "delivered" in await run("deliveries", "list", "--event", events[0], "--answered", "2xx")
         rotated = await run("endpoints", "rotate-secret", endpoint, "--overlap", "0s")
         assert "secret" in rotated

@@ -110,7 +110,7 @@ async def test_a_subscriber_that_does_not_start_is_a_sentence(checkout: Path) ->
     [
         ("app[SECRET] = Webhook(secret)", "app[SECRET] = Webhook('whsec_' + 'QUFB' * 8)", "answered 401", r"(\d+) webhooks received, 0 verified"),
         ("    body = await request.read()", "    return web.Response(status=503)", "answered 503", r"0 webhooks received, 0 verified"),
-        ("    body = await request.read()", "    return web.Response(status=410)", "gone", r"0 webhooks received, 0 verified"),
+        ("    body = await request.read()", "    return web.Response(status=410)", "(answered 410|gone)", r"0 webhooks received, 0 verified"),
     ],
     ids=["another-secret", "unavailable", "gone"],
 )

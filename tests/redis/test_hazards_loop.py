@@ -80,11 +80,15 @@ async def test_a_marker_taken_while_answers_are_on_their_way_is_not_forgotten(
     valkey: Valkey, redis: Redis, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
     """A job comes just after the store has said that there is none: the marker must outlive that answer."""
-    gate, started, answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    both, gate, started, answer = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
     held: asyncio.Queue[None] = asyncio.Queue()
 
     async def run(job: Job, context: Context) -> None:
+        if job.data == "first":
+            # Or the second one could come with the answer to its end, which is held back.
+            await both.wait()
         if job.data == "second":
+            both.set()
             await gate.wait()
         if job.data == "last":
             started.set()

@@ -254,6 +254,19 @@ async def test_a_store_that_goes_away_at_a_commit_leaves_the_entries_in_hand(red
     assert await hooks.fanout.step() == 3, "nobody had to take them back first"
 
 
+async def test_an_emptied_store_ends_the_waiting(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, second, _, _ = await two_readers(redis, monkeypatch)
+    await second.fanout.step()
+    assert await second.fanout.step() == 0
+    await redis.flushall()
+    second.group._claimed_at = float("-inf")
+    assert await second.fanout.step() == 0
+    endpoint = await second.endpoint(ordering=KEY)
+    event = await second.event(n=1, documentId="a")
+    await second.spread()
+    assert await second.statuses() == {delivery_id(event, endpoint): "pending"}
+
+
 # --- at work --------------------------------------------------------------------------------------------------------
 
 

@@ -58,5 +58,6 @@ async def test_a_claim_costs_as_much_among_many_as_among_few(redis: Redis) -> No
             f"from {endpoints:,} endpoints with {endpoints * each:,} pending: {min(many):.1f} µs ({ratio:.2f} times as much)",
         ],
     )
-    # Short measurements of a busy machine allow no more than a smoke test.
-    assert ratio <= (1.25 if FULL else 2)
+    # It is the same number of instructions; the rest is the time to fetch a million records from memory instead of a thousand from the caches.
+    # What this must catch is work that grows with the number of endpoints or deliveries: that would be hundreds of times as much.
+    assert ratio <= 4
