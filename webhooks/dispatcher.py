@@ -130,7 +130,8 @@ class Dispatcher:
         if batch.version != self._directory.version:
             try:
                 await self._directory.refresh()
-            except STORE_ERRORS:
+            except BaseException:
+                # What was claimed comes back when its lease runs out.
                 self._count(batch.claims, -1)
                 raise
         for claim in batch.claims:
