@@ -100,6 +100,7 @@ class Dispatcher:
             while not stop.is_set():
                 room = self._capacity - self._unsettled
                 if room <= 0:
+                    await self._mailbox.rest()
                     self._freed.clear()
                     await _first(self._freed.wait(), stopped)
                     continue
@@ -117,6 +118,7 @@ class Dispatcher:
                     await pause.wait(stop)
         finally:
             stopped.cancel()
+            await self._mailbox.rest()
 
     async def _claim(self, limit: int) -> float:
         """Claim once and begin to send; returns for how many seconds there is nothing more to do."""
@@ -128,7 +130,8 @@ class Dispatcher:
         if batch.version != self._directory.version:
             try:
                 await self._directory.refresh()
-            except STORE_ERRORS:
+            except BaseException:
+                # What was claimed comes back when its lease runs out.
                 self._count(batch.claims, -1)
                 raise
         for claim in batch.claims:

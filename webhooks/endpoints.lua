@@ -3,7 +3,7 @@
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 operation, 3 endpoint, 4…:
 --   save    4 version it had (0: none), 5 definition, 6 created, 7 concurrency, 8 lease (ms), 9 status, 10 reason, 11 token of this change,
---           12 rate (`count/ms`, empty for none), 13 since when it has this status (ms)
+--           12 rate (`count/ms`, empty for none), 13 since when it has this status (ms), 14 '1' to begin its health anew, else ''
 --   delete  nothing more
 --   orphan  4 limit: mark pending deliveries of a deleted endpoint as skipped
 -- Returns for save the new version, or -1 if it had another one; for delete 1 or 0; for orphan how many were marked.
@@ -19,8 +19,7 @@ if operation == 'save' then
   if had ~= ARGV[4] then return -1 end
   call('HSET', record, 'definition', ARGV[5], 'concurrency', ARGV[7], 'lease', ARGV[8], 'status', ARGV[9], 'reason', ARGV[10], 'token', ARGV[11],
     'rate', ARGV[12], 'since', ARGV[13])
-  -- What the receiver asked for and failed concerned the endpoint as it was.
-  call('HDEL', record, 'heldUntil', 'openUntil', 'health')
+  if ARGV[14] ~= '' then call('HDEL', record, 'heldUntil', 'openUntil', 'health') end
   call('ZADD', P .. ':endpoints', 'NX', ARGV[6], endpoint)
   if had == '0' then call('ZREM', DELETED, endpoint) end
   -- One that is declared again after its deletion takes its mailbox back.

@@ -214,11 +214,13 @@ class Endpoints:
             if wanted == present:
                 return present
             since = present.since if wanted.status is present.status else self._clock()
-            if saved := await self._save(replace(wanted, since=since)):
+            # What a receiver asked for and failed is not another URL's; and a person who changes the status has looked at it.
+            anew = (wanted.url, wanted.status) != (present.url, present.status)
+            if saved := await self._save(replace(wanted, since=since), anew=anew):
                 return saved
         raise Conflict(f"{endpoint} is being changed by others all the time; try again")
 
-    async def _save(self, endpoint: Endpoint) -> Endpoint | None:
+    async def _save(self, endpoint: Endpoint, *, anew: bool = True) -> Endpoint | None:
         """Write it, if it still has the version that it was read with; None if not."""
         endpoint = self.keyring.completed(endpoint, self._clock())
         version = await self._script(
@@ -227,6 +229,7 @@ class Endpoints:
                 self._clock(), "save", endpoint.id, endpoint.version, records.definition(endpoint), endpoint.created,
                 endpoint.concurrency, lease_for(endpoint.timeout), endpoint.status.value, endpoint.reason or "", random.token_hex(8),
                 f"{endpoint.rate.count}/{endpoint.rate.per}" if endpoint.rate else "", endpoint.since or "",
+                "1" if anew else "",
             ],
         )  # fmt: skip
         return None if int(version) < 0 else replace(endpoint, version=int(version))

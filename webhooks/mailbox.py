@@ -1,5 +1,6 @@
 """The mailboxes of all endpoints: claim what is due under a lease, settle what came of it."""
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ LEASE_MS = 30_000
 LEASE_MARGIN_MS = 15_000
 """How much longer than the attempt itself a lease lasts at least: the time to record it."""
 RELEASED = "released"
+WAIT_SECONDS = 1.0
 
 
 def lease_for(timeout: int) -> int:
@@ -113,6 +115,7 @@ class Mailbox:
         self._redis = redis
         self._keys = keys
         self._disable_after = disable_after
+        self._waiting: asyncio.Future[Any] | None = None
         self._claim = Script(redis, "claim")
         self._settle = Script(redis, "health", "settle")
 
@@ -160,9 +163,23 @@ class Mailbox:
         return [found[place] for place in range(len(settlements))]
 
     async def wait(self, seconds: float) -> None:
-        """Return when something may have become due, after `seconds` at the latest."""
-        # 0 would mean for ever, and the store counts in milliseconds.
-        await self._redis.blpop(self._keys.wake, timeout=max(seconds, 0.001))
+        """Return when something may have become due, after `seconds` at the latest.
+
+        The time is measured here: the store ends a wait of its own up to 100 ms late. What a wait that outlives its caller brings is
+        the next one's.
+        """
+        self._waiting = self._waiting or asyncio.ensure_future(self._redis.blpop(self._keys.wake, timeout=WAIT_SECONDS))
+        done, _ = await asyncio.wait((self._waiting,), timeout=seconds)
+        if done:
+            waiting, self._waiting = self._waiting, None
+            await waiting
+
+    async def rest(self) -> None:
+        """Wait no longer: a marker is for somebody who has room."""
+        waiting, self._waiting = self._waiting, None
+        if waiting:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     async def wake(self) -> None:
         await self._redis.lpush(self._keys.wake, "1")

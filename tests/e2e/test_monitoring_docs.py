@@ -128,6 +128,8 @@ def test_commands_outside_of_the_blocks_are_forms_of_those_that_are_followed() -
         "redis-cli", "redis-cli -u $REDIS_URL", "redis-cli -s .hookline/store/valkey.sock", "docker-compose exec valkey valkey-cli",
         "docker-compose exec auth-service hookline token …", "hookline serve", "redis-cli PING", "LLEN", "LLEN …:wait", "LLEN …:active",
         "INFO memory", "hookline runs list --status failed", "hookline runs retry <run>", "hookline runs show", "hookline runs cancel",
+        "hookline deliveries undelivered", "hookline replays start <endpoint> --since 1d --dry-run", "hookline endpoints show <endpoint>",
+        "hookline endpoints enable <endpoint>",
     }  # fmt: skip
 
 

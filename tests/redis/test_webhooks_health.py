@@ -347,3 +347,15 @@ async def test_a_backlog_of_retries_opens_nothing_by_itself(redis: Redis) -> Non
     hooks, endpoint = await filled(redis, 15, concurrency=15)
     await failed_once(hooks, hooks.clock.now)
     assert (await hooks.webhooks.endpoints.get(endpoint)).health.failures == 0, "those attempts said nothing about the receiver"
+
+
+@pytest.mark.parametrize(("change", "rests"), [({"description": "the same receiver"}, True), ({"url": "http://127.0.0.1:10/"}, False)])
+async def test_another_receiver_begins_anew_and_the_same_one_is_left_in_peace(redis: Redis, change: dict[str, object], rests: bool) -> None:
+    hooks, endpoint = await filled(redis, 2, concurrency=1)
+    (one,) = await claim(hooks)
+    await settle(hooks, one, Verdict.RETRY, due=hooks.clock.now, hold_until=hooks.clock.now + 60_000)
+    assert await claim(hooks) == []
+    await hooks.webhooks.endpoints.patch(endpoint, change)
+    assert (await claim(hooks) == []) is rests
+    hooks.clock.forward(60_000)
+    assert await claim(hooks) != []

@@ -1,7 +1,9 @@
 """Mailboxes: what may be claimed when, leases, and outcomes recorded exactly once."""
 
 import asyncio
+import time
 from collections import Counter
+from statistics import median
 from typing import Any
 
 import pytest
@@ -494,3 +496,27 @@ async def test_a_claim_is_shared_among_endpoints_and_used_to_the_full(redis: Red
     assert sum(shares.values()) == 100
     assert min(shares[endpoint] for endpoint in greedy) >= 25
     await consistent(hooks)
+
+
+async def test_a_wait_ends_on_time_and_at_once_when_there_is_something(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    late = []
+    for n in range(15):
+        began = time.perf_counter()
+        await hooks.mailbox.wait(0.04 + n * 0.003)
+        late.append(time.perf_counter() - began - 0.04 - n * 0.003)
+    assert median(late) < 0.025, "the store's own time-outs are late by 50 ms in the middle"
+    waiting = asyncio.create_task(hooks.mailbox.wait(30))
+    await hooks.mailbox.wake()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_marker_that_came_too_late_for_one_wait_ends_the_next(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.mailbox.wait(0.001)
+    await hooks.mailbox.wake()
+    await asyncio.wait_for(hooks.mailbox.wait(30), 5)
+    await hooks.mailbox.wait(0.001)
+    await hooks.mailbox.rest()
+    await hooks.mailbox.wake()
+    assert await redis.llen(hooks.keys.wake) == 1, "who rests leaves it to others"

@@ -14,7 +14,7 @@ from tests.support.receiver import Answer, receiving
 from tests.support.valkey import Valkey
 from webhooks import Webhooks
 from webhooks.dispatcher import Dispatcher
-from webhooks.errors import NoMatchingSignature
+from webhooks.errors import NoMatchingSignature, NotFound
 from webhooks.guard import Guard
 from webhooks.health import Breaker, Health
 from webhooks.mailbox import LEASE_MS
@@ -266,6 +266,27 @@ async def test_a_hanging_endpoint_costs_its_own_slots_only(redis: Redis) -> None
             slow.let_go.set()
             for _ in range(30):
                 await slow.next()
+
+
+async def test_an_endpoint_deleted_while_it_is_sent_to_costs_the_others_nothing(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as slow, receiving() as quick:
+        slow.default = slow.hang
+        deleted, other = await hooks.endpoint(slow.url), await hooks.endpoint(quick.url)
+        async with hooks.running():
+            event = await hooks.event(n=1)
+            await slow.next()
+            await quick.next()
+            await hooks.webhooks.endpoints.delete(deleted)
+            slow.let_go.set()
+            await settled(hooks, {delivery_id(event, deleted): "delivered", delivery_id(event, other): "delivered"})
+            # All processes read again what has changed.
+            await hooks.webhooks.endpoints.patch(other, {"description": "changed"})
+            await hooks.event(n=2)
+            await quick.next()
+        assert [one.id for one in (await hooks.webhooks.endpoints.list()).items] == [other]
+        with pytest.raises(NotFound):
+            await hooks.webhooks.endpoints.get(deleted)
 
 
 async def test_pausing_holds_and_enabling_goes_on(redis: Redis) -> None:
