@@ -388,8 +388,8 @@ async def test_what_a_lost_encryption_key_prevents_is_said(api: Api, redis: Redi
 async def test_no_secret_is_logged(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     created = await _create(api, secret=SECRET, headers={"x-token": "swordfish"})
     await api.call("GET", f"{ENDPOINTS}/{created['id']}", as_="admin")
-    logged = capsys.readouterr()
-    assert "request" in logged.out
+    logged = "".join(capsys.readouterr())
+    assert "request" in logged
     for text in (SECRET, "swordfish", api.token("root", "admin").rpartition(".")[2]):
-        assert text not in logged.out + logged.err
+        assert text not in logged
     assert "swordfish" not in json.dumps(created)
