@@ -193,9 +193,9 @@ def _through_breaker(facts: Facts, endpoint: Endpoint) -> Explanation | None:
     health = endpoint.health
     match health.breaker(facts.now):
         case Breaker.OPEN:
-            reason = f"{health.failures} attempts at this endpoint failed in a row; it is tried again at {iso(health.open_until or 0)}"
+            reason = f"{health.failures} attempts at this endpoint failed in a row; it is tried again at {iso(health.open_until or 0)}{_after(facts)}"
         case Breaker.HALF_OPEN if facts.mailbox.under_way:
-            reason = f"{health.failures} attempts at this endpoint failed in a row; one at a time finds out whether it is well again"
+            reason = f"{health.failures} attempts at this endpoint failed in a row; one at a time finds out whether it is well again{_after(facts)}"
         case _:
             return None
     return Explanation(verdict=Verdict.BREAKER_OPEN, reason=reason, advice="mend the receiver")

@@ -35,14 +35,18 @@ class Metrics:
 
     async def families(self) -> list[Family]:
         endpoints = await self._shown()
-        (everything, others, *counts), waiting, held = await asyncio.gather(
-            self._statistics.totals([ALL, OTHER, *endpoints]), self._statistics.waiting(endpoints), self._held()
+        (everything, others, *counts), waiting, standing, held = await asyncio.gather(
+            self._statistics.totals([ALL, OTHER, *endpoints]),
+            self._statistics.waiting(endpoints),
+            self._statistics.standing(endpoints),
+            self._held(),
         )
         rest = held["pending"] - sum(one.pending + one.under_way for one in waiting)
         by_endpoint = dict(zip(endpoints, counts, strict=True)) | ({OTHER: others} if others.delivered or others.failed else {})
         return [
             *_counted(by_endpoint),
             *_waiting(dict(zip(endpoints, waiting, strict=True)), rest),
+            *_standing(standing),
             _histogram(everything),
             Family(
                 name="hookline_webhook_deliveries",
@@ -121,6 +125,21 @@ def _waiting(waiting: Mapping[str, Waiting], rest: int) -> Iterator[Family]:
         kind="gauge",
         help="For how long the delivery that waits longest has been due, by endpoint.",
         samples=[("", {"endpoint": endpoint}, (one.oldest_due or 0) / 1000) for endpoint, one in waiting.items()],
+    )
+
+
+def _standing(standing: Mapping[str, tuple[str, bool]]) -> Iterator[Family]:
+    yield Family(
+        name="hookline_webhook_endpoint_status",
+        kind="gauge",
+        help="1 for the status that an endpoint has: enabled, paused or disabled.",
+        samples=[("", {"endpoint": endpoint, "status": status}, 1) for endpoint, (status, _) in standing.items()],
+    )
+    yield Family(
+        name="hookline_webhook_breaker_open",
+        kind="gauge",
+        help="Whether an endpoint's circuit breaker is open or half-open, by endpoint.",
+        samples=[("", {"endpoint": endpoint}, int(open_)) for endpoint, (_, open_) in standing.items()],
     )
 
 

@@ -126,6 +126,18 @@ class Statistics:
             found.append(Waiting(pending=fresh + retries, under_way=under_way, oldest_due=max(due, default=None)))
         return found
 
+    async def standing(self, endpoints: Sequence[str]) -> dict[str, tuple[str, bool]]:
+        """Endpoint → its status, and whether its breaker is open or half-open; without those that are gone."""
+        found: dict[str, tuple[str, bool]] = {}
+        for part in _parts(endpoints):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for endpoint in part:
+                    pipe.hmget(self._keys.endpoint(endpoint), "status", "openUntil")
+                found |= {
+                    endpoint: (status, bool(open_until)) for endpoint, (status, open_until) in zip(part, await pipe.execute(), strict=True) if status
+                }
+        return found
+
     # --- what a process has counted ---------------------------------------------------------------------------------
 
     async def run(self, tally: Tally, stop: asyncio.Event) -> None:

@@ -21,8 +21,8 @@ from pipeline.errors import Unavailable
 from webhooks.signing import generate_secret, key_of
 
 RECONNECT_SECONDS = 1.0
-_WIDTHS = (12, 26, 40, 6, 8)
-"""Columns: time, type, whose, status, ms; what failed, and why, follows them."""
+_WIDTHS = (12, 6, 5, 23, 30)
+"""Columns: time, status, ms, type, whose; what failed, and why, follows them. A narrow terminal breaks ids and reasons, not the answer."""
 
 
 def listen(
@@ -61,7 +61,7 @@ def listen(
 
     async def run() -> None:
         async with Client(source, token) as client:
-            _row("time", "event", "of", "status", "ms", style="dim")
+            _row("time", "status", "ms", "event", "of", style="dim")
             await forwarder.forward(_events(client, after, [part.strip() for part in (types or "").split(",") if part.strip()]), count)
 
     interrupted = False
@@ -104,11 +104,13 @@ def _show(one: Forwarded) -> None:
     event, data = one.event, one.event["data"]
     whose = " ".join(str(data[name]) for name in ("runId", "step") if data.get(name)) or str(data.get("jobId") or event["id"])
     at = datetime.fromisoformat(event["timestamp"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    _row(at, event["type"], whose, str(one.status or "–"), str(one.ms), more=one.error or "", style="" if one.ok else "red")
+    _row(at, str(one.status or "–"), str(one.ms), event["type"], whose, more=one.error or "", style="" if one.ok else "red")
 
 
 def _row(*cells: str, more: str = "", style: str) -> None:
-    line = " ".join(cell.rjust(width) if place > 2 else cell.ljust(width) for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True)))
+    line = " ".join(
+        cell.rjust(width) if place in (1, 2) else cell.ljust(width) for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    )
     out.print(Text(f"{line}  {more}".rstrip(), style=style), soft_wrap=True)
 
 

@@ -25,7 +25,9 @@ def start_replay(
         str | None, typer.Option(help="Of delivered, exhausted, skipped, comma-separated [dim](default: exhausted,skipped)[/].")
     ] = None,
     types: Annotated[str | None, typer.Option(help="Types or patterns, comma-separated [dim](default: all)[/].")] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Also events that it wants now and has no record of.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Rather (with --status: also) the events that it wants now and has no record of.")
+    ] = False,
     rate: Annotated[str | None, typer.Option(help="At most so many in a time: [bold]100/1m[/].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,

@@ -49,6 +49,7 @@ async def test_events_arrive_as_webhooks_would_and_the_table_says_what_came_of_e
     assert len(receiver.received) == 3
     lines = done.stdout.splitlines()
     assert sum("invoice." in line and " 204 " in line for line in lines) == 1
+    assert any(line[13:].lstrip().startswith("204 ") and " invoice." in line[:50] for line in lines)
     assert any(" 500 " in line and "not a 2xx" in line for line in lines)
     assert any(" 302 " in line and "redirects are not followed" in line for line in lines)
     summary = [line.split() for line in lines[-2:]]

@@ -101,6 +101,21 @@ async def test_what_waits(redis: Redis) -> None:
     assert ("hookline_webhook_pending", OTHER) not in shown
 
 
+async def test_the_status_and_the_breaker_of_an_endpoint_are_metrics(redis: Redis) -> None:
+    hooks = hooks_of(redis, schedule=(0, HOUR))
+    async with receiving(Answer(status=500)) as receiver:
+        broken, paused = await hooks.endpoint(receiver.url), await hooks.endpoint(receiver.url, types=["x.y"])
+        await hooks.webhooks.endpoints.pause(paused)
+        events = [await hooks.event(n=n) for n in range(10)]
+        async with hooks.running():
+            for _ in events:
+                await receiver.next()
+    shown = await samples(hooks)
+    assert (shown["hookline_webhook_endpoint_status", broken, "enabled"], shown["hookline_webhook_breaker_open", broken]) == (1, 1)
+    assert (shown["hookline_webhook_endpoint_status", paused, "paused"], shown["hookline_webhook_breaker_open", paused]) == (1, 0)
+    assert ("hookline_webhook_endpoint_status", paused, "enabled") not in shown
+
+
 async def test_an_addition_whose_reply_was_lost_is_not_added_twice(redis: Redis) -> None:
     hooks = Hooks(redis)
     endpoint = await hooks.endpoint()
