@@ -27,7 +27,8 @@ from webhooks.tally import Tally
 CAPACITY = 2_000
 """Attempts under way in one process: room for two hundred endpoints that hang with ten each, until their breakers open, before others wait.
 
-One that waits costs a socket and some 10 KiB, with TLS more. Retries have half of it at most: however many hang again, fresh deliveries have the other half.
+One that waits costs a socket and some 10 KiB, with TLS more. Retries have half of it at most: however many hang again, fresh deliveries have
+the other half.
 """
 PER_CLAIM = 100
 HAND_BACK_SECONDS = 1.0

@@ -23,6 +23,9 @@ local WAKE = P .. ':wake'
 -- Where an endpoint stands in the indexes while it has no slot free: behind all times, until a settlement frees one.
 local FULL = 1e15
 
+-- A full store refuses a script at its first write that needs memory, and lets it go on after one that does not.
+local function go_on_when_full() call('DEL', P .. ':full') end
+
 -- One marker is enough: whoever takes it claims, and leaves another behind if there is more than it could take.
 local function wake()
   if call('LLEN', WAKE) == 0 then call('LPUSH', WAKE, '1') end

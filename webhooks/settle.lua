@@ -157,8 +157,8 @@ local function stand(endpoints, ids, index, kind)
   return moved
 end
 
--- A full store refuses a script at its first write that needs memory, and lets it go on after one that does not: what was sent must be recorded.
-call('DEL', P .. ':full')
+-- What was sent must be recorded.
+go_on_when_full()
 local endpoints, ids, results = {}, {}, {}
 for n, group in ipairs(cmsgpack.unpack(ARGV[3])) do
   endpoints[n], ids[n] = endpoint_of(group[1]), group[1]

@@ -336,15 +336,20 @@ async def test_a_lost_lease_of_a_deleted_endpoint_is_buried(redis: Redis) -> Non
     await consistent(hooks)
 
 
-async def test_settling_goes_on_in_a_full_store(redis: Redis) -> None:
-    hooks, _ = await filled(redis, 1)
-    (one,) = await claim(hooks)
+async def test_delivering_goes_on_in_a_full_store(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 6, concurrency=3)
+    await failed_once(hooks, hooks.clock.now)
     await redis.config_set("maxmemory", "1mb")
     try:
-        assert await settle(hooks, one) == "ok"
+        # Fresh ones and retries compete, and a retry is lost.
+        lost, *claims = await claim(hooks)
+        for one in claims:
+            assert await settle(hooks, one) == "ok"
+        hooks.clock.forward(LEASE_MS)
+        assert lost.id in {one.id for one in await claim(hooks)}
     finally:
         await redis.config_set("maxmemory", "0")
-    assert (await hooks.webhooks.deliveries.get(one.id)).status == "delivered"
+    assert {(await hooks.webhooks.deliveries.get(one.id)).status for one in claims} == {"delivered"}
     await consistent(hooks)
 
 
