@@ -10,7 +10,7 @@
 
 local RULES = {
   failures = 10,            -- in a row open the breaker
-  open_ms = 30000,          -- at first; each probe that fails doubles it
+  open_ms = 5000,           -- at first, for a receiver that is only restarted; each probe that fails doubles it
   open_longest_ms = 600000,
   hold_ms = 1000,           -- for the first answer that says `too busy` without saying until when; the next one after that hold doubles it
   hold_longest_ms = 60000,
