@@ -67,7 +67,7 @@ async def test_ten_failures_in_a_row_open_it_and_nine_do_not(redis: Redis) -> No
         "failures": 10,
         "failingSince": "2026-01-01T00:00:00.000Z",
         "lastSuccessAt": "2026-01-01T00:00:00.000Z",
-        "openUntil": "2026-01-01T00:00:30.000Z",
+        "openUntil": "2026-01-01T00:00:05.000Z",
         "heldUntil": None,
     }
     assert await claim(hooks) == []
