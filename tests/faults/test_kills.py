@@ -80,7 +80,7 @@ async def publish(server: Hookline, events: list[str]) -> None:
 async def arrived(receivers: list[Receiver], count: int) -> None:
     async with asyncio.timeout(soak.size(120, 3600)):
         while sum(len(receiver.requests) for receiver in receivers) < count:
-            await receivers[0].more()
+            await more(receivers)
 
 
 async def next_one(receivers: list[Receiver], since: float) -> float:
@@ -90,4 +90,12 @@ async def next_one(receivers: list[Receiver], since: float) -> float:
             latest = max((receiver.requests[-1].at for receiver in receivers if receiver.requests), default=0.0)
             if latest >= since:
                 return latest - since
-            await receivers[0].more()
+            await more(receivers)
+
+
+async def more(receivers: list[Receiver]) -> None:
+    """Wait for the next request to any of them."""
+    waiting = [asyncio.ensure_future(receiver.more()) for receiver in receivers]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
