@@ -43,7 +43,7 @@ FULL = Size(
     pending=200_000,
 )
 SMOKE = Size(
-    rounds=1, concurrencies=(50,), keeps=("keep 100",), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000, deliveries=400, pending=1_000
+    rounds=1, concurrencies=(50,), keeps=("keep 100",), jobs=800, warmup=100, chains=60, seconds=0.5, waiting=3_000, deliveries=400, pending=5_000
 )
 
 

@@ -120,6 +120,8 @@ async def test_it_goes_on_where_it_was_when_the_service_comes_back(tmp_path: Pat
             sys.executable, "-m", "pipeline.cli", "listen", "-f", receiver.url, "--types", "invoice.*", "--after", "0-0",
             "--url", service.url, "--token", token(),
             cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            # Commands that a shell has put into the background ignore Ctrl-C, and so do their children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert process.stderr
         first = await receiver.next(30)

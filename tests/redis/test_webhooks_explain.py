@@ -265,8 +265,8 @@ async def test_left_alone_by_the_breaker_and_tested_one_at_a_time(redis: Redis) 
     version = (await hooks.webhooks.endpoints.get(endpoint)).version
     await settle(hooks, Verdict.RETRY, due=hooks.clock.now + 40_000, endpoint_version=version, receiver=Receiver.FAILED)
     told = await why(hooks, waits, endpoint)
-    assert (told["verdict"], told["facts"]["openUntil"]) == ("breaker-open", "2026-01-01T00:00:30.000Z")
-    sentence = "10 attempts at this endpoint failed in a row; it is tried again at 2026-01-01T00:00:30.000Z"
+    assert (told["verdict"], told["facts"]["openUntil"]) == ("breaker-open", "2026-01-01T00:00:05.000Z")
+    sentence = "10 attempts at this endpoint failed in a row; it is tried again at 2026-01-01T00:00:05.000Z"
     reasons = [(await why(hooks, event, endpoint))["reason"] for event in (waits, *events)]
     assert sorted(reasons) == [sentence, *[f"{sentence}; attempt 1 at 2026-01-01T00:00:00.000Z: answered 503"] * 10]
     hooks.clock.forward(50_000)
