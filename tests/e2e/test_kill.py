@@ -35,9 +35,9 @@ async def test_kill_9_of_everything_loses_no_run_and_repeats_no_transition(tmp_p
             for kill in range(KILLS):
                 batch = range(kill * RUNS // KILLS, (kill + 1) * RUNS // KILLS)
                 # The same the second time: a run of which only the answer was lost is there, under its key.
-                ms = dice.randrange(50, 200)
+                ms = dice.randrange(200, 400)
                 submitting = asyncio.create_task(submit(service, batch, accepted, ms=ms))
-                await asyncio.sleep(dice.uniform(0.3, 2.0))  # the random instant is what is tested
+                await asyncio.sleep(dice.uniform(0.2, 1.5))  # the random instant is what is tested
                 await service.kill()
                 await submitting
                 seen.append(f"kill {kill + 1}: {len(accepted)} runs accepted, {under_way(tmp_path, accepted)}")
