@@ -38,9 +38,6 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
 
-    def json_text(self) -> str:
-        return self.model_dump_json(by_alias=True)
-
 
 def _wrong(kind: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(kind, message)

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from pipeline.api.fields import Shape
 from pipeline.api.problems import CONTENT_TYPE, TITLES
@@ -47,11 +47,11 @@ async def serve(request: web.Request) -> web.Response:
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     listed = [route for route in routes if route.listed]
-    inputs = {model for route in listed for model in (route.body, route.multipart) if model}
-    outputs = {Problem, *(route.answer for route in listed if route.answer)}
-    wanted = [*((model, "validation") for model in inputs), *((model, "serialization") for model in outputs)]
-    # The pairs are as the function wants them; a sorted list of them has lost its literal types.
-    _, schemas = models_json_schema(sorted(wanted, key=lambda pair: pair[0].__name__), ref_template=_REF)  # type: ignore[arg-type]
+    inputs: set[type[BaseModel]] = {model for route in listed for model in (route.body, route.multipart) if model}
+    outputs: set[type[BaseModel]] = {Problem, *(route.answer for route in listed if route.answer)}
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in inputs]
+    wanted += [(model, "serialization") for model in outputs]
+    _, schemas = models_json_schema(sorted(wanted, key=lambda pair: pair[0].__name__), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in listed:
         paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(route)

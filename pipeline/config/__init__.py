@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 
 from pipeline.config.processors import Compliance, Notifications, Push
 from pipeline.config.queues import BUILTIN_QUEUES, Queue
-from pipeline.config.section import Section
+from pipeline.config.section import Section, written
 from pipeline.config.webhooks import Events, Webhooks
 from pipeline.store import sentinel
 from pipeline.units import Duration, Size
@@ -21,11 +21,11 @@ KEY_PREFIX = "hk_"
 class Server(Section):
     host: str = "127.0.0.1"
     port: int = Field(3000, ge=0, le=65535)
-    body_limit: Size = "1MiB"  # type: ignore[assignment]
-    upload_limit: Size = "100MiB"  # type: ignore[assignment]
+    body_limit: Size = written("1MiB")
+    upload_limit: Size = written("100MiB")
     public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
     """Where other services reach this one, for the callbacks of pushed jobs; None: `http://<host>:<port>`."""
-    drain: Duration = "25s"  # type: ignore[assignment]
+    drain: Duration = written("25s")
     """How long running jobs and deliveries may go on after SIGTERM; what is left then is handed back."""
 
 
@@ -95,10 +95,10 @@ class Uploads(Section):
 
 
 class Retention(Section):
-    events: Duration = "7d"  # type: ignore[assignment]
-    log_bytes: Size = "512MiB"  # type: ignore[assignment]
-    runs: Duration = "30d"  # type: ignore[assignment]
-    deliveries: Duration = "30d"  # type: ignore[assignment]
+    events: Duration = written("7d")
+    log_bytes: Size = written("512MiB")
+    runs: Duration = written("30d")
+    deliveries: Duration = written("30d")
 
 
 class Config(Section):
@@ -109,7 +109,7 @@ class Config(Section):
     bullmq: BullMQ = BullMQ()
     auth: Auth = Auth()
     storage: Storage = Storage()
-    queues: dict[str, Queue] = BUILTIN_QUEUES  # type: ignore[assignment]
+    queues: dict[str, Queue] = written(BUILTIN_QUEUES)
     workflows: dict[str, Any] = Field({})
     """As written; `pipeline.workflows.definition` checks and compiles them."""
     uploads: Uploads = Uploads()

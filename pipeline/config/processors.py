@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, written
 from pipeline.units import Duration
 
 
@@ -15,9 +15,9 @@ class Push(Section):
 
     secret: SecretStr | None = None
     """`whsec_…`: signs the requests, as Standard Webhooks."""
-    timeout: Duration = "15s"  # type: ignore[assignment]
+    timeout: Duration = written("15s")
     """For one request, its answer included."""
-    callback_timeout: Duration = "1h"  # type: ignore[assignment]
+    callback_timeout: Duration = written("1h")
     """How long a job that was answered with 202 waits for its callback."""
 
 
@@ -28,7 +28,7 @@ class LanguageModel(Section):
     """Of its chat completions, in full."""
     model: str = Field(min_length=1, max_length=200)
     key: SecretStr | None = None
-    timeout: Duration = "30s"  # type: ignore[assignment]
+    timeout: Duration = written("30s")
     """For one document, all attempts included."""
     max_chars: int = Field(20_000, ge=500, le=400_000)
     """Of a document's text; what follows is not sent."""

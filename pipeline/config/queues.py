@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, written
 from pipeline.units import Duration
 
 PROCESSOR_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
@@ -16,7 +16,7 @@ EXTERNAL = "external"
 
 class Backoff(Section):
     type: Literal["fixed", "exponential"] = "exponential"
-    delay: Duration = "1s"  # type: ignore[assignment]
+    delay: Duration = written("1s")
 
 
 class Keep(Section):

@@ -1,11 +1,11 @@
 """What every section of the configuration is: frozen, without unknown keys, its defaults written as in the file."""
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
-    # Defaults are written as in the file ("1MiB", "25s") and validated like it; a type checker sees the text beside the int that
-    # it becomes, hence the `type: ignore[assignment]` of each.
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @field_validator("*", mode="before")
@@ -18,3 +18,8 @@ class Section(BaseModel):
         if wanted is bool and not isinstance(value, bool) and value not in ("true", "false"):
             raise ValueError("should be true or false (yes, no, on and off are text in YAML 1.2)")
         return value
+
+
+def written(default: Any) -> Any:
+    """A default as the file would write it ("1MiB", "25s"), validated like it. Any: a type checker would see the text beside what it becomes."""
+    return Field(default)

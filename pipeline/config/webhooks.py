@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, written
 from pipeline.units import Duration
 
 
@@ -58,9 +58,9 @@ class Notify(Section):
 
 class Webhooks(Section):
     allow_networks: tuple[str, ...] = ()
-    schedule: tuple[Duration, ...] = ("0s", "5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")  # type: ignore[assignment]
+    schedule: tuple[Duration, ...] = written(("0s", "5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h"))
     endpoints: tuple[Endpoint, ...] = ()
-    disable_after: Duration | None = "5d"  # type: ignore[assignment]
+    disable_after: Duration | None = written("5d")
     """How long an endpoint may be without a success; null or 0s: for ever."""
     notify: Notify | None = None
 

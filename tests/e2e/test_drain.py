@@ -1,6 +1,7 @@
 """SIGTERM under load, and what the processes of a service owe each other when one of them is killed."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -133,7 +134,7 @@ async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
         psutil.wait_procs(children, 10)
         async with asyncio.timeout(30):
             while not accepted:
-                service.url = await port_of(service) or service.url
+                service.url = port_of(service) or service.url
                 await submit(service, range(1), accepted, ms=1)
         async with Client(service.url, token()) as client:
             assert await ended(client, 1) == set(accepted.values())
@@ -155,7 +156,7 @@ async def test_what_keeps_a_process_from_starting_again_ends_no_service_that_was
         async with asyncio.timeout(30):
             while service.log.count('"listening"') == began and psutil.Process(service.pid).is_running():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        service.url = await port_of(service) or ""
+        service.url = port_of(service) or ""
         accepted: dict[str, str] = {}
         await submit(service, range(1), accepted, ms=1)
         async with Client(service.url, token()) as client:
@@ -168,10 +169,7 @@ async def log_shows(service: Service, text: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def port_of(service: Service) -> str | None:
+def port_of(service: Service) -> str | None:
     """Where the API listens now: port 0 takes another one at each start, and the log tells which."""
-    import json
-
     urls = [json.loads(line).get("url") for line in service.log.splitlines() if line.startswith("{") and '"listening"' in line]
-    await asyncio.sleep(0.1)
     return urls[-1] if urls else None
