@@ -46,6 +46,17 @@ async def work(hooks: Hooks, replay: str) -> ReplayRecord:
     return await hooks.webhooks.replays.get(replay)
 
 
+async def lost(redis: Redis, deliveries: int) -> tuple[Hooks, str]:
+    """An endpoint of which so many deliveries were given up."""
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(concurrency=1000)
+    for n in range(deliveries):
+        await hooks.event(n=n)
+    await hooks.spread()
+    await settle(hooks, Verdict.EXHAUSTED)
+    return hooks, endpoint
+
+
 async def test_by_status_type_and_time(redis: Redis) -> None:
     hooks = Hooks(redis)
     endpoint, other = await hooks.endpoint(concurrency=100), await hooks.endpoint(concurrency=100)
@@ -173,12 +184,7 @@ async def test_nothing_is_done_twice_or_left_out_when_steps_are_repeated_or_race
 
 async def test_those_that_come_meanwhile_are_not_of_it(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "SCAN", 10)
-    hooks = Hooks(redis)
-    endpoint = await hooks.endpoint(concurrency=1000)
-    for n in range(30):
-        await hooks.event(n=n)
-    await hooks.spread()
-    await settle(hooks, Verdict.EXHAUSTED)
+    hooks, endpoint = await lost(redis, 30)
     replay = await begin(hooks, endpoint)
     hooks.clock.forward(1)
     number = 0
@@ -193,12 +199,7 @@ async def test_those_that_come_meanwhile_are_not_of_it(redis: Redis, monkeypatch
 
 
 async def test_no_faster_than_the_rate(redis: Redis) -> None:
-    hooks = Hooks(redis)
-    endpoint = await hooks.endpoint(concurrency=1000)
-    for n in range(30):
-        await hooks.event(n=n)
-    await hooks.spread()
-    await settle(hooks, Verdict.EXHAUSTED)
+    hooks, endpoint = await lost(redis, 30)
     replay = (await begin(hooks, endpoint, rate="10/1s")).id
     begun = hooks.clock.now
     times: list[int] = []
@@ -214,12 +215,7 @@ async def test_no_faster_than_the_rate(redis: Redis) -> None:
 
 async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replaying, "AHEAD", 5)
-    hooks = Hooks(redis)
-    endpoint = await hooks.endpoint(concurrency=1000)
-    for n in range(12):
-        await hooks.event(n=n)
-    await hooks.spread()
-    await settle(hooks, Verdict.EXHAUSTED)
+    hooks, endpoint = await lost(redis, 12)
     replay = (await begin(hooks, endpoint)).id
     waiting = await work(hooks, replay)
     assert (waiting.replayed, waiting.reached) == (5, T0)
@@ -234,12 +230,7 @@ async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(red
 
 
 async def test_fresh_events_go_before_what_is_sent_again(redis: Redis) -> None:
-    hooks = Hooks(redis)
-    endpoint = await hooks.endpoint(concurrency=1000)
-    for n in range(200):
-        await hooks.event(n=n)
-    await hooks.spread()
-    await settle(hooks, Verdict.EXHAUSTED)
+    hooks, endpoint = await lost(redis, 200)
     assert (await work(hooks, (await begin(hooks, endpoint)).id)).replayed == 200
     hooks.clock.forward(1000)
     fresh = {await hooks.event("job.failed", n=f"fresh {n}") for n in range(40)}
@@ -251,12 +242,7 @@ async def test_fresh_events_go_before_what_is_sent_again(redis: Redis) -> None:
 
 async def test_cancelled_by_a_person_or_by_the_end_of_the_endpoint(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replaying, "PER_STEP", 2)
-    hooks = Hooks(redis)
-    endpoint = await hooks.endpoint(concurrency=1000)
-    for n in range(6):
-        await hooks.event(n=n)
-    await hooks.spread()
-    await settle(hooks, Verdict.EXHAUSTED)
+    hooks, endpoint = await lost(redis, 6)
     first = (await begin(hooks, endpoint)).id
     with pytest.raises(Conflict, match=first):
         await begin(hooks, endpoint)
