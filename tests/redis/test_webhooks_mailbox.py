@@ -94,7 +94,7 @@ async def test_a_repeated_claim_returns_the_same(redis: Redis) -> None:
 
 
 async def test_a_claim_of_what_was_never_attempted_reads_no_record(redis: Redis) -> None:
-    hooks, endpoint = await filled(redis, 10)
+    hooks, _ = await filled(redis, 10)
     ones = await claim(hooks)
     # Handed back, they still are such.
     await hooks.mailbox.settle([released(one) for one in ones], hooks.clock.now)
