@@ -306,6 +306,23 @@ async def test_an_endpoint_deleted_while_it_is_sent_to_costs_the_others_nothing(
             await hooks.webhooks.endpoints.get(deleted)
 
 
+async def test_no_process_keeps_the_keys_of_an_endpoint_that_is_gone(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        kept, deleted = [await hooks.endpoint(receiver.url) for _ in range(2)]
+        async with hooks.running():
+            await hooks.event(n=1)
+            for _ in range(2):
+                await receiver.next()
+            dispatcher = hooks.webhooks._dispatcher
+            assert dispatcher
+            assert dispatcher._requests._opened.keys() == {kept, deleted}
+            await hooks.webhooks.endpoints.delete(deleted)
+            await hooks.event(n=2)
+            await receiver.next()
+            assert dispatcher._requests._opened.keys() == {kept}
+
+
 async def test_pausing_holds_and_enabling_goes_on(redis: Redis) -> None:
     hooks = hooks_of(redis)
     async with receiving() as receiver, hooks.running():
