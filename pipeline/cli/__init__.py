@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pipeline.cli import check, deliveries, demo, endpoints, listen, remote, replays, serve, token
+from pipeline.cli import check, deliveries, demo, endpoints, events, listen, remote, replays, serve, token
 from pipeline.cli.console import complain
 from pipeline.errors import ConfigError, HooklineError
 
@@ -26,6 +26,7 @@ app.add_typer(remote.jobs, name="jobs")
 app.add_typer(endpoints.endpoints, name="endpoints")
 app.add_typer(deliveries.deliveries, name="deliveries")
 app.add_typer(replays.replays, name="replays")
+app.add_typer(events.events, name="events")
 app.command("explain")(deliveries.explain)
 app.command("listen")(listen.listen)
 
