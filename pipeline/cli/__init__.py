@@ -19,6 +19,7 @@ COMMANDS = {
     "endpoints": ("endpoints", "Create, list, change, pause, test and enable webhook endpoints."),
     "deliveries": ("deliveries", "What was sent to whom: list, show, send again."),
     "replays": ("replays", "Send many deliveries again: what is lost, or missing, since a time."),
+    "events": ("events", "List event types, register your team's own, and send events of them."),
     "explain": ("deliveries", "Why an endpoint got an event, or did not, and what to do about it."),
     "listen": ("listen", "Forward events to a local URL, as its webhooks would arrive."),
 }
@@ -26,7 +27,7 @@ COMMANDS = {
 
 
 def commands(called: str | None) -> typer.Typer:
-    """`hookline` with all its commands. Only the one that is called is imported: all of them cost a second, also in each process of the service."""
+    """`hookline` with all its commands. Only the one that is called is imported: each process of the service would pay for all, too."""
     app = typer.Typer(
         name="hookline",
         no_args_is_help=True,

@@ -21,7 +21,7 @@ def imported(*arguments: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
-@pytest.mark.parametrize("command", [[], ["listen"], ["endpoints"], ["deliveries", "list"], ["replays"], ["runs"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["listen"], ["endpoints"], ["deliveries", "list"], ["replays"], ["events", "send"], ["runs"]], ids=" ".join)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     found = imported("-m", "pipeline.cli", *command, "--help")
     assert "typer" in found
