@@ -6,13 +6,11 @@ from webhooks.mailbox import Claim
 from webhooks.sender import Outcome
 
 OWN = ("delivery.", "endpoint.")
-"""Events about deliveries and endpoints: they never cause further ones, nor go to the endpoint concerned."""
+"""Events about deliveries and endpoints: they never go to the endpoint concerned; `health.lua` says which further ones they may cause."""
 
 
-def about(claim: Claim, outcome: Outcome) -> dict[str, Any] | None:
-    """None where the delivery was of such an event itself. The scripts add what they alone know."""
-    if claim.type.startswith(OWN):
-        return None
+def about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    """The scripts add what they alone know."""
     return {
         "endpoint": claim.endpoint,
         "delivery": claim.id,

@@ -312,7 +312,7 @@ async def test_nothing_is_disabled_unwarned(redis: Redis) -> None:
     assert (await hooks.webhooks.endpoints.get(endpoint)).status == "enabled"
 
 
-@pytest.mark.parametrize(("disable_after", "more"), [(0, {}), (DAY, {"about": None})])
+@pytest.mark.parametrize(("disable_after", "more"), [(0, {}), (DAY, {"about": {"eventType": "endpoint.failing"}})])
 async def test_never_and_not_by_events_about_endpoints(redis: Redis, disable_after: int, more: dict[str, object]) -> None:
     hooks, endpoint = await failing_for_days(redis, disable_after)
     for _ in range(5):
