@@ -8,17 +8,15 @@ import typer
 from rich.markup import escape
 
 from pipeline import configfile, declared, logs
-from pipeline.app import ALL_PARTS, Part
 from pipeline.cli.check import Check, checked, rules
 from pipeline.cli.console import err, out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.config import Config
 from pipeline.dev import with_dev_secrets
 from pipeline.jobs.registry import resolve_all
+from pipeline.parts import ROLES
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.supervisor import Supervisor
-
-ROLES: dict[str, tuple[Part, ...]] = {"all": ALL_PARTS} | {part: (part,) for part in ALL_PARTS}
 
 
 def serve(

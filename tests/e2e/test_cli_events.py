@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli import commands
 from pipeline.client import Client
 from tests.e2e.test_cli import hookline
 from tests.support.receiver import receiving
@@ -65,6 +65,6 @@ async def test_a_type_of_ones_own_is_registered_sent_and_forgotten_from_the_term
     ],
 )
 def test_what_is_no_object_is_refused_before_anything_is_sent(arguments: list[str], input: str, said: str) -> None:
-    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["events", *arguments], input=input)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(commands("events"), ["events", *arguments], input=input)
     assert done.exit_code == 2
     assert said in " ".join(done.output.replace("│", " ").split())
