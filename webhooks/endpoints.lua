@@ -69,8 +69,8 @@ end
 local limit, marked = tonumber(ARGV[4]), 0
 local leases = key('leases', endpoint)
 for _, kind in ipairs({'mailbox', 'retries'}) do
-  for _, delivery in ipairs(call('ZRANGE', key(kind, endpoint), 0, limit - 1)) do
-    skip(delivery, endpoint, 'pending', 'endpoint-deleted', ARGV[1])
+  for _, member in ipairs(call('ZRANGE', key(kind, endpoint), 0, limit - 1)) do
+    skip(of_member(member), endpoint, 'pending', 'endpoint-deleted', ARGV[1])
     marked = marked + 1
   end
 end

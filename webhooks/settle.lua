@@ -7,6 +7,7 @@
 --              attempt (JSON text), about (JSON text)}…
 --     after     how many of `delivered` came before it
 --     retry     1 if what is released was a retry
+--     event     of what is released and was never attempted
 --     version   of the endpoint that was dialled, and `began` when (ms)
 --     receiver  failed|answered: what the attempt says about it, absent for nothing
 --     refusal   true if it is too busy and did not say for how long
@@ -55,7 +56,7 @@ local function settle_other(e, item)
   drop(e.leases, item.id)
   if item.verdict == 'released' then
     call('HSET', record, 'due', now_text)
-    wait(e, item.retry == 1 and 'retries' or 'mailbox', item.id, now)
+    wait(e, item.retry == 1 and 'retries' or 'mailbox', item.event and untried(item.id, item.event) or item.id, now)
     return
   end
   if item.verdict == 'delivered' then
