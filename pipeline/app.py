@@ -39,8 +39,9 @@ from pipeline.storage import Storage
 from pipeline.store import connection
 from pipeline.store.connection import Store
 from pipeline.store.embedded import EmbeddedStore
+from pipeline.store.group import Group
 from pipeline.store.keys import Keys
-from pipeline.store.log import Group, Log
+from pipeline.store.log import Log
 from pipeline.store.memory import Memory
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
