@@ -13,8 +13,7 @@ import structlog
 from webhooks.backoff import first_delay
 from webhooks.directory import Directory
 from webhooks.keys import Keys
-from webhooks.model import delivery_id, run_of
-from webhooks.notices import OWN
+from webhooks.model import OWN, delivery_id, run_of
 from webhooks.ordering import line_of
 from webhooks.ports import Event, EventLog
 from webhooks.scripts import Script, Store

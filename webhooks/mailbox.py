@@ -12,7 +12,7 @@ import orjson
 
 from webhooks.backoff import Off, Receiver, Verdict
 from webhooks.keys import Keys
-from webhooks.model import run_of
+from webhooks.model import OWN, run_of
 from webhooks.scripts import Script, Store
 
 LEASE_MS = 30_000
@@ -111,6 +111,7 @@ class Settlement:
             "code": code,
             "attempt": record,
             "about": self.about and orjson.dumps(self.about),
+            "own": self.claim.type.startswith(OWN) or None,
         }
         return {name: value for name, value in item.items() if value is not None}
 

@@ -251,6 +251,10 @@ class KeptEvent:
         return cls(id=event, type=document["type"], timestamp=ms(document["timestamp"]), data=document["data"])
 
 
+OWN = ("delivery.", "endpoint.")
+"""What types of this package's events begin with. They never go to the endpoint concerned; `health.lua` says which further ones they may cause."""
+
+
 def run_of(data: Mapping[str, Any]) -> str | None:
     """The run that an event's `data` names."""
     run = data.get("runId")

@@ -5,9 +5,6 @@ from typing import Any
 from webhooks.mailbox import Claim
 from webhooks.sender import Outcome
 
-OWN = ("delivery.", "endpoint.")
-"""Events about deliveries and endpoints: they never go to the endpoint concerned; `health.lua` says which further ones they may cause."""
-
 
 def about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
     """The scripts add what they alone know."""

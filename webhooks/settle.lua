@@ -4,7 +4,7 @@
 -- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 in MessagePack, for each endpoint {id, delivered, others}:
 --   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
 --   others     {id, lease, line, verdict: delivered|retry|exhausted|released, after, retry, version, began, receiver, refusal, off, hold, due, reason, code,
---              attempt (JSON text), about (JSON text)}…
+--              attempt (JSON text), about (JSON text), own}…
 --     after     how many of `delivered` came before it
 --     retry     1 if what is released was a retry
 --     event     of what is released and was never attempted
@@ -15,6 +15,7 @@
 --     hold      ms since the epoch until which it wants nothing
 --     reason    why it is exhausted, where that is not the schedule's end
 --     about     what an event about this says; absent if there shall be none
+--     own       true if it was the delivery of such an event
 -- Returns for each endpoint what became of its items, in this order: ok, stale, repeated or missing.
 
 local now, now_text, disable_after = tonumber(ARGV[1]), ARGV[1], tonumber(ARGV[2])
