@@ -22,6 +22,7 @@ AGAIN = (NotSent, ReplyLost, ReadOnlyError)
 class Client(Redis):
     """For one event loop; replies are strings.
 
+    - A command's name in bytes gets the bare reply, without what redis-py makes of it.
     - A command that the store has not run is sent again, up to `retries` times; so is one whose reply was lost, if it may be
       repeated (`verbs.REPEATABLE`). Else, and after that, it fails with NotSent, or with ReplyLost if it may have been run.
     - What blocks or changes its connection (`verbs.APART`), pub/sub, MONITOR, pipelines that WATCH and replies that must not be

@@ -1,6 +1,7 @@
 """An event: something that happened, with an id that is computed from what it was, and the form of its entry in the log."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ _IDENTITY = hashlib.blake2b(digest_size=16)
 """Copied for each event: that takes less than making one."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Something that happened, in the past tense."""
 
@@ -30,13 +31,13 @@ class Event:
         """The body that subscribers receive: `{type, timestamp, data}`."""
         return {"type": self.type, "timestamp": iso(self.timestamp), "data": self.data}
 
-    def fields(self) -> list[str]:
+    def fields(self) -> list[str | bytes]:
         """The entry's fields, flat, as the scripts pass them to XADD."""
-        return ["id", self.id, "type", self.type, "ts", str(self.timestamp), "data", orjson.dumps(self.data).decode()]
+        return ["id", self.id, "type", self.type, "ts", str(self.timestamp), "data", orjson.dumps(self.data)]
 
     @staticmethod
-    def parse(cursor: str, fields: dict[str, str]) -> "Event":
-        """An entry's event."""
+    def parse(cursor: str, fields: Sequence[str]) -> "Event":
+        """An entry's event, its fields as `fields` gives them."""
         return _Entry(cursor, fields)
 
 
@@ -45,8 +46,9 @@ class _Entry(Event):
 
     __slots__ = ("_text",)
 
-    def __init__(self, cursor: str, fields: dict[str, str]) -> None:
-        self.id, self.type, self.timestamp, self._text, self.cursor = fields["id"], fields["type"], int(fields["ts"]), fields["data"], cursor
+    def __init__(self, cursor: str, fields: Sequence[str]) -> None:
+        _, self.id, _, self.type, _, timestamp, _, self._text = fields
+        self.timestamp, self.cursor = int(timestamp), cursor
 
     def __getattr__(self, name: str) -> Any:
         # `data` until it is set.

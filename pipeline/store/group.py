@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 
 from pipeline.store.connection import Store
 from pipeline.store.event import Event
-from pipeline.store.log import entries
+from pipeline.store.log import Entry, entries
 
 
 class Group:
@@ -57,26 +57,33 @@ class Group:
             return left
         # Where there was something there often is more: asked for without waiting, it comes on the connection that all share.
         wait = None if self._flowing else block_ms
-        found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=wait)
+        found = await self._fresh(count, wait)
         if not found and self._flowing:
-            found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
+            found = await self._fresh(count, block_ms)
         self._flowing = bool(found)
-        return await self._wanted(entries(found))
+        return await self._wanted(found)
+
+    async def _fresh(self, count: int, block_ms: int | None) -> list[Entry]:
+        wait = () if block_ms is None else ("BLOCK", block_ms)
+        said = self._redis.execute_command(b"XREADGROUP", "GROUP", self.group, self._consumer, "COUNT", count, *wait, "STREAMS", self.key, ">")
+        return entries(await said)
 
     async def _left(self, count: int) -> list[Event]:
         if time.monotonic() - self._claimed_at < 1.0:
             return []
-        claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
-        rows = [row for row in claimed[1] if row[1]]
+        said = self._redis.execute_command(b"XAUTOCLAIM", self.key, self.group, self._consumer, self.CLAIM_AFTER_MS, "0-0", "COUNT", count)
+        # Redis 6.2 names entries that were deleted, too.
+        rows = [row for row in (await said)[1] if row and row[1]]
         if not rows:
             self._claimed_at = time.monotonic()
         return await self._wanted(rows)
 
-    async def _wanted(self, rows: Sequence[tuple[str, dict[str, str]]]) -> list[Event]:
+    async def _wanted(self, rows: Sequence[Entry]) -> list[Event]:
+        events = [Event.parse(*row) for row in rows]
         if self._types is None:
-            return [Event.parse(*row) for row in rows]
-        await self.ack([cursor for cursor, fields in rows if fields["type"] not in self._types])
-        return [Event.parse(*row) for row in rows if row[1]["type"] in self._types]
+            return events
+        await self.ack([event.cursor for event in events if event.type not in self._types])
+        return [event for event in events if event.type in self._types]
 
     async def ack(self, cursors: Sequence[str]) -> None:
         if cursors:

@@ -53,6 +53,9 @@ return {#rows, rows[#rows] and rows[#rows][1] or '', false}
 _FIND_ENTRIES = 500
 _APPENDED_SECONDS = 60
 """How long a repeated append is recognised: longer than it is tried."""
+Entry = tuple[str, Sequence[str]]
+"""A cursor and its event's fields, as the store answers them. Reading commands are named in bytes to get them bare (`Client`): redis-py
+would make a dictionary of each, which cost more than all else of reading it."""
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 """A stream id; no number of it exceeds the 64 bits that the store has for each."""
 
@@ -87,13 +90,12 @@ class Log:
         """
         if cursor and not CURSOR.fullmatch(cursor):
             raise InvalidInput(f"{cursor!r} is not a cursor of this log; use the `cursor` of an event, or leave it out to start at the earliest")
-        rows = await self._redis.xrange(self.key, min=f"({cursor}" if cursor else "-", max="+", count=limit)
+        rows = await self._redis.execute_command(b"XRANGE", self.key, f"({cursor}" if cursor else "-", "+", "COUNT", limit)
         # Asked for afterwards: what was dropped before the rows were read is known by then.
         if cursor and _order(cursor) < _order(await self._redis.get(self._trimmed_key) or "0-0"):
             raise Gone("events after this cursor are no longer kept", earliest=await self.earliest())
         if not rows and block_ms:
-            found = await self._redis.xread({self.key: cursor or "0-0"}, count=limit, block=block_ms)
-            rows = entries(found)
+            rows = entries(await self._redis.execute_command(b"XREAD", "COUNT", limit, "BLOCK", block_ms, "STREAMS", self.key, cursor or "0-0"))
         return [Event.parse(*row) for row in rows]
 
     async def find(self, event: str, *, most: int) -> Event | None:
@@ -102,7 +104,7 @@ class Log:
         for _ in range(0, most, _FIND_ENTRIES):
             seen, cursor, fields = await _FIND(self._redis, [self.key], [event, last, _FIND_ENTRIES])
             if fields:
-                return Event.parse(str(cursor), dict(zip(fields[::2], fields[1::2], strict=True)))
+                return Event.parse(str(cursor), fields)
             if int(seen) < _FIND_ENTRIES:
                 return None
             last = f"({cursor}"
@@ -186,14 +188,12 @@ class Log:
         return str(pending["min"]) if pending["pending"] else _after(str(group["last-delivered-id"]))
 
 
-def entries(found: Any) -> list[tuple[str, dict[str, str]]]:
-    """The entries of an XREAD answer, which is a list of pairs in RESP2 and a map in RESP3."""
+def entries(found: Any) -> list[Entry]:
+    """The entries of an XREAD's bare answer, which is a list of pairs in RESP2 and a map in RESP3."""
     if not found:
         return []
-    if isinstance(found, dict):
-        found = list(found.items())
-    rows = found[0][1]
-    return rows[0] if rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], list | tuple) else rows
+    ((_, rows),) = found.items() if isinstance(found, dict) else found
+    return list(rows)
 
 
 def _order(cursor: str) -> tuple[int, int]:

@@ -140,6 +140,13 @@ async def test_reads_that_do_not_block_share_the_connection(redis: Store) -> Non
     assert await connections(redis) == 1
 
 
+@pytest.mark.parametrize("block", [(), ("BLOCK", 5)], ids=["shared", "of its own"])
+async def test_a_command_named_in_bytes_is_answered_barely(redis: Store, block: tuple[Any, ...]) -> None:
+    await redis.xadd("stream", {"a": "b"}, id="1-1")
+    assert await redis.execute_command(b"XREAD", *block, "STREAMS", "stream", "0") == [["stream", [["1-1", ["a", "b"]]]]]
+    assert await redis.execute_command(b"XREAD", *block, "STREAMS", "stream", "1-1") is None
+
+
 async def test_subscribers_and_monitors_hear(redis: Store) -> None:
     async with redis.pubsub() as subscriber, redis.monitor() as monitor:
         await subscriber.subscribe("channel")
