@@ -155,7 +155,7 @@ def _render(value: Any, scope: Scope) -> Any:
         if len(parts) == 1:
             return _value(parts[0], scope)
         return "".join(part if isinstance(part, str) else spelled(_value(part, scope)) for part in parts)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _render(item, scope) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_render(item, scope) for item in value]

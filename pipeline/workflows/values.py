@@ -35,8 +35,7 @@ def look_up(path: Path, scope: Mapping[str, Any]) -> Any:
     """The value at a path. Raises Absent, naming what is null or missing, and ValueError for a field of a number or text."""
     value: Any = scope
     for depth, part in enumerate(path):
-        reachable = part in value if isinstance(value, dict) and isinstance(part, str) else _holds(value, part)
-        if not reachable:
+        if not (part in value if isinstance(value, dict) else _holds(value, part)):
             raise _missing(value, part, path, depth, scope)
         value = value[part]
     return value
