@@ -101,4 +101,4 @@ def origin_of(opts: dict[str, Any]) -> Origin | None:
     if not isinstance(mark, dict) or "run" not in mark:
         return None
     run, workflow, step, n = mark["run"], mark["workflow"], mark["step"], int(mark["n"])
-    return Origin(run=run, workflow=workflow, step=step, n=n, user=mark.get("user"), document=mark.get("document"))
+    return Origin(run, workflow, step, n, mark.get("user"), mark.get("document"))

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 from structlog.typing import FilteringBoundLogger
 
 
-@dataclass(kw_only=True, slots=True)
+# Neither frozen nor by keyword: one is made for each job, and either makes that several times as dear.
+@dataclass(slots=True)
 class Origin:
-    """The run's step that a job does; carried in the job's options under `hookline`. Never changed, and not `frozen`, which would make it dear."""
+    """The run's step that a job does; carried in the job's options under `hookline`. Never changed."""
 
     run: str
     workflow: str
@@ -31,8 +32,7 @@ class Origin:
         return mark
 
 
-# Neither frozen nor by keyword: one is made for each job, and either makes that several times as dear.
-@dataclass(slots=True)
+@dataclass(slots=True)  # as Origin
 class Job:
     """One attempt at one job."""
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pipeline.jobs import calls
+import orjson
+
 from pipeline.jobs.calls import QueueKeys, now_ms
 from pipeline.store.scripts import lua
 
@@ -10,10 +11,10 @@ ADD = lua("pipeline.jobs", "paused.lua") + lua("pipeline.jobs", "add.lua")
 """`add(keys, args)` for scripts that add jobs one by one."""
 ADD_ALL = ADD + lua("pipeline.jobs", "plain.lua")
 """`addAll(jobs)` for scripts that add several; they are composed with addStandardJob."""
-Plain = tuple[str, str, str, str, str, str]
+Plain = tuple[str, str, str, bytes, bytes, str]
 """A job for `addAll`."""
 
 
-def plain(queue: QueueKeys, *, name: str, data: Any, opts: dict[str, Any], job_id: str, now: int | None = None) -> Plain:
-    """`opts` as addStandardJob takes them, but none that concerns other jobs or another time; `job_id` must not be empty."""
-    return queue.base, job_id, name, calls.dumps(data), calls.dumps(opts), str(now or now_ms())
+def plain(queue: QueueKeys, *, name: str, data: Any, opts: bytes, job_id: str, now: int | None = None) -> Plain:
+    """`opts` as addStandardJob takes them, in JSON, but none that concerns other jobs or another time; `job_id` must not be empty."""
+    return queue.base, job_id, name, orjson.dumps(data), opts, str(now or now_ms())

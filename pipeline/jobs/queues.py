@@ -67,6 +67,7 @@ class Queues:
         """The queues whose jobs foreign workers do."""
         self._keys = {queue: QueueKeys(config.bullmq.prefix, queue) for queue in config.queues}
         self._usual = {queue: _usual(settings) for queue, settings in config.queues.items()}
+        self._usual_of_runs = {queue: _beginning(usual) for queue, usual in self._usual.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,7 +103,13 @@ class Queues:
         self, queue: str, name: str, data: Any, *, job_id: str, origin: Origin, attempts: int | None = None, backoff: dict[str, Any] | None = None
     ) -> Plain:
         """The same for the scripts that add several jobs of runs."""
-        return plain(self.keys(queue), name=name, data=data, opts=self._opts(queue, job_id, origin, attempts, backoff), job_id=job_id)
+        usual = self._usual_of_runs.get(queue)
+        if usual is None or attempts or backoff:
+            opts = orjson.dumps(self._opts(queue, job_id, origin, attempts, backoff))
+        else:
+            # All but the end of it is the same for each job.
+            opts = usual + orjson.dumps({"jobId": job_id, "hookline": origin.mark()})[1:]
+        return plain(self.keys(queue), name=name, data=data, opts=opts, job_id=job_id)
 
     def _opts(
         self, queue: str, job_id: str = "", origin: Origin | None = None, attempts: int | None = None, backoff: dict[str, Any] | None = None
@@ -205,6 +212,11 @@ def _usual(settings: Queue) -> dict[str, Any]:
     if not settings.external:
         keep = {"removeOnComplete": {"count": settings.keep.completed}, "removeOnFail": {"count": settings.keep.failed}}
     return {"attempts": settings.attempts, "backoff": {"type": settings.backoff.type, "delay": settings.backoff.delay}, **keep}
+
+
+def _beginning(usual: dict[str, Any]) -> bytes:
+    """The JSON of options, but for what differs from job to job of runs."""
+    return orjson.dumps({name: value for name, value in usual.items() if name != "hookline"})[:-1] + b","
 
 
 def _json(text: str | None, default: Any) -> Any:

@@ -6,10 +6,11 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from pipeline.jobs.plain import ADD_ALL
+from pipeline.jobs.plain import ADD_ALL, Plain
 from pipeline.store.connection import STORE_ERRORS, Store
+from pipeline.store.event import Event
 from pipeline.store.keys import Keys
-from pipeline.store.scripts import Argument, composed, lua, pack
+from pipeline.store.scripts import Argument, composed, lua, pack_each
 from pipeline.workflows.model import Run
 
 COMMIT = composed(ADD_ALL + lua("pipeline.workflows", "advance.lua"), "addStandardJob", "removeJob")
@@ -25,12 +26,26 @@ class Commit:
     """As it will be."""
     version: str
     """Of the run as it was read."""
-    state: str
+    state: bytes
     """The run, encoded."""
-    what: dict[str, Any]
-    """What follows from the transition, as advance.lua wants it."""
     cursor: str
     """The entry of the log that it acknowledges, if it does."""
+    timeline: Sequence[bytes]
+    events: Sequence[Event]
+    jobs: Sequence[Plain]
+    rare: dict[str, Any]
+    """What else follows, by the names that it has there."""
+
+    def packed(self) -> bytes:
+        """As advance.lua wants it."""
+        counts = len(self.timeline), len(self.events), len(self.jobs)
+        parts: list[Any] = [self.version, self.state, self.cursor, *counts, *self.timeline]
+        for event in self.events:
+            parts += event.fields()[1::2]
+        for job in self.jobs:
+            parts += job
+        parts.append(self.rare)
+        return pack_each(parts)
 
 
 class Commits:
@@ -48,7 +63,7 @@ class Commits:
         args: list[Argument] = [group]
         for commit in commits:
             keys += (self._keys.run(commit.run.id), self._keys.timeline(commit.run.id))
-            args += (commit.version, commit.state, commit.cursor, pack(commit.what))
+            args.append(commit.packed())
         try:
             answers = await COMMIT(self._redis, keys, args)
         except STORE_ERRORS:

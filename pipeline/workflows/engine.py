@@ -21,7 +21,7 @@ AT_ONCE = 3
 """Batches under way."""
 RAISES = 5
 """After an entry was handed out this often without being acknowledged, its run is failed instead of blocking the log."""
-Told = tuple[str, deque[tuple[Event, JobEnded | JobHeld]]]
+Told = tuple[str, list[tuple[Event, JobEnded | JobHeld]]]
 """A run's id, and what a batch tells of it."""
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Engine:
 
     async def handle(self, events: list[Event]) -> None:
         """Move the runs that a batch concerns: those of one run in order, different runs side by side."""
-        by_run: dict[str, deque[tuple[Event, JobEnded | JobHeld]]] = defaultdict(deque)
+        by_run: dict[str, list[tuple[Event, JobEnded | JobHeld]]] = defaultdict(list)
         others: list[str] = []
         for event in events:
             outcome = outcome_of(event)
@@ -94,8 +94,8 @@ class Engine:
 
     async def _move(self, runs: list[Told]) -> None:
         while runs:
-            first = [(run_id, *ends.popleft()) for run_id, ends in runs]
-            news = [(run_id, outcome, Entry(group=self._group.group, event=event)) for run_id, event, outcome in first]
+            first = [(run_id, *ends.pop(0)) for run_id, ends in runs]
+            news = [(run_id, outcome, Entry(self._group.group, event)) for run_id, event, outcome in first]
             errors = await self._transitions.apply_all(news)
             for (run_id, _, entry), error in zip(news, errors, strict=True):
                 if error:
@@ -126,12 +126,5 @@ def outcome_of(event: Event) -> JobEnded | JobHeld | None:
         return JobHeld(step=data["step"], n=data["n"])
     if event.type not in JOB_ENDS or "runId" not in data:
         return None
-    return JobEnded(
-        step=data["step"],
-        n=data["n"],
-        result=data.get("result"),
-        error=None if event.type == "job.completed" else str(data.get("error") or "failed"),
-        attempts=data.get("attempts", 1),
-        started_at=data.get("startedAt"),
-        finished_at=data.get("finishedAt"),
-    )
+    error = None if event.type == "job.completed" else str(data.get("error") or "failed")
+    return JobEnded(data["step"], data["n"], data.get("result"), error, data.get("attempts", 1), data.get("startedAt"), data.get("finishedAt"))

@@ -30,8 +30,10 @@ from pipeline.workflows.model import (
     Timer,
     TimerFired,
 )
-from pipeline.workflows.readiness import Readiness, Verdict
+from pipeline.workflows.readiness import RUN, WAIT, Readiness, Verdict
 
+_PENDING, _RUNNING, _COMPLETED = StepStatus.PENDING, StepStatus.RUNNING, StepStatus.COMPLETED
+"""Up to Python 3.11 each look at an enum for a member is a call of its own."""
 MAX_ERROR = 2000
 """Characters of a reason that are kept: a stack trace pasted into an error would be stored in every event."""
 
@@ -98,19 +100,12 @@ class _Transition:
         if not self._runs(end.step, end.n):
             return None
         step = self._steps[end.step]
+        status, result, error = _COMPLETED, end.result, None
+        if end.error is not None:
+            status, result, error = StepStatus.FAILED, None, _bounded(end.error)
+        started, finished = end.started_at or step.started_at, end.finished_at or self._now
         # Written out, as in `_decision`: `replace` costs several times as much, and this is done for every job.
-        self._steps[end.step] = Step(
-            n=step.n,
-            job_id=step.job_id,
-            reason=step.reason,
-            waited=step.waited,
-            status=StepStatus.COMPLETED if end.error is None else StepStatus.FAILED,
-            result=end.result if end.error is None else None,
-            error=None if end.error is None else _bounded(end.error),
-            attempts=end.attempts,
-            started_at=end.started_at or step.started_at,
-            finished_at=end.finished_at or self._now,
-        )
+        self._steps[end.step] = Step(status, step.n, step.job_id, end.attempts, result, error, step.reason, started, finished, step.waited)
         self._drop_timer(end.step)
         self._tell_step(end.step)
         return self.settle()
@@ -183,7 +178,7 @@ class _Transition:
         # In the order of needs, so that one pass carries a skip or a block to the end of its chain.
         steps = self._steps
         for step in self._definition.in_order:
-            if steps[step.id].status is StepStatus.PENDING:
+            if steps[step.id].status is _PENDING:
                 self._judge(step)
         for state in steps.values():
             if not state.status.terminal:
@@ -201,14 +196,13 @@ class _Transition:
 
     def _judge(self, step: StepDefinition) -> None:
         readiness = Readiness.of(step, self._definition, self._steps)
-        if readiness.verdict is Verdict.WAIT:
+        if readiness is WAIT:
             return
-        if readiness.verdict is Verdict.BLOCK:
-            self._pass_over(step.id, StepStatus.BLOCKED, readiness.reason)
-        elif readiness.verdict is Verdict.SKIP:
-            self._pass_over(step.id, StepStatus.SKIPPED, readiness.reason)
-        else:
+        if readiness is RUN:
             self._begin(step)
+        else:
+            status = StepStatus.BLOCKED if readiness.verdict is Verdict.BLOCK else StepStatus.SKIPPED
+            self._pass_over(step.id, status, readiness.reason)
 
     def _begin(self, step: StepDefinition) -> None:
         try:
@@ -229,9 +223,8 @@ class _Transition:
             return
         n = self._steps[step.id].n + 1
         job_id = "" if step.id == self._trigger else f"{self._run.id}_{step.id}_{n}"
-        job = Dispatch(step=step.id, queue=step.queue, name=step.job, job_id=job_id, data=data, attempts=step.attempts, backoff=step.backoff, n=n)
-        self._dispatches.append(job)
-        self._steps[step.id] = Step(status=StepStatus.RUNNING, n=n, job_id=job_id, started_at=self._now)
+        self._dispatches.append(Dispatch(step.id, step.queue, step.job, job_id, data, step.attempts, step.backoff, n))
+        self._steps[step.id] = Step(_RUNNING, n, job_id, started_at=self._now)
         if step.timeout is not None:
             self._timers.append(Timer(due=self._now + step.timeout, step=step.id, n=n))
 
@@ -254,26 +247,26 @@ class _Transition:
     def _decision(self) -> Decision:
         run = self._run
         return Decision(
-            run=Run(
-                id=run.id,
-                workflow=run.workflow,
-                version=run.version,
-                digest=run.digest,
-                user_id=run.user_id,
-                input=run.input,
-                created_at=run.created_at,
-                status=run.status,
-                steps=self._steps,
-                output=run.output,
-                error=run.error,
-                finished_at=run.finished_at,
-                generation=run.generation,
+            Run(
+                run.id,
+                run.workflow,
+                run.version,
+                run.digest,
+                run.user_id,
+                run.input,
+                run.created_at,
+                run.status,
+                self._steps,
+                run.output,
+                run.error,
+                run.finished_at,
+                run.generation,
             ),
-            dispatches=tuple(self._dispatches),
-            events=tuple(self._events),
-            timers=tuple(self._timers),
-            timers_over=tuple(self._timers_over),
-            cancellations=tuple(self._cancellations),
+            tuple(self._dispatches),
+            tuple(self._events),
+            tuple(self._timers),
+            tuple(self._timers_over),
+            tuple(self._cancellations),
         )
 
     def set_run_timer(self) -> None:
@@ -298,7 +291,7 @@ class _Transition:
         return {
             "input": run.input,
             "run": {"id": run.id, "workflow": run.workflow, "userId": run.user_id, "createdAt": iso(run.created_at)},
-            "steps": {id: {"status": step.status.value, "result": step.result, "error": step.error} for id, step in self._steps.items()},
+            "steps": {id: {"status": step.status._value_, "result": step.result, "error": step.error} for id, step in self._steps.items()},
         }
 
     def _cancel_job(self, id: str, reason: str) -> None:

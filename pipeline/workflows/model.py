@@ -1,7 +1,7 @@
 """The nouns of a workflow's execution: a run, its steps, what can happen to them, and what is decided then.
 
-None is changed once it is made. Those made for each transition are not `frozen` all the same: that would triple the cost of
-making them, which was a tenth of a transition.
+None is changed once it is made. Those made for each transition are not `frozen` all the same, nor made by keyword where each transition
+makes one: either triples the cost of making them, which was a seventh of a transition.
 """
 
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class StepStatus(StrEnum):
         self.terminal = value != "pending" and not self.dispatched
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """The state of one step of a run."""
 
@@ -69,7 +69,7 @@ class Step:
     """Whether this execution was held for a callback; told once, also where its end was read first."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """The state of one execution of a workflow; never changed, so that a decision is a comparison of two of them."""
 
@@ -96,7 +96,7 @@ class Run:
         return document if isinstance(document, str) else None
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Dispatch:
     """A job to be added for a step."""
 
@@ -136,7 +136,7 @@ class Cancellation:
 # --- what can happen to a run -----------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class JobEnded:
     """A step's job ended; `error` is None if it completed."""
 
@@ -195,7 +195,7 @@ class Broken:
 Outcome = JobEnded | JobHeld | TimerFired | JobLost | CancelRequested | RetryRequested | Broken
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """What a transition does, all of it in one script: the run's new state, jobs, events, timers, cancellations."""
 

@@ -35,20 +35,20 @@ class Readiness:
             elif not status.terminal:
                 ended = False
         if not step.needs or "always" in step.run_on:
-            return _RUN if ended else _WAIT
+            return RUN if ended else WAIT
         if bad and "failed" not in step.run_on:
             for need in bad:
                 if steps[need].status is not StepStatus.FAILED or not definition.steps[need].continue_on_error:
                     return cls(verdict=Verdict.BLOCK, reason=f"step {need} is {steps[need].status}")
         if not ended:
-            return _WAIT
+            return WAIT
         if bad and "failed" in step.run_on:
-            return _RUN
+            return RUN
         for need in step.needs:
             status = StepStatus.COMPLETED if need in bad else steps[need].status
             if status not in step.run_on:
                 return cls(verdict=Verdict.SKIP, reason=f"step {need} is {status}, and this one runs on {', '.join(step.run_on)}")
-        return _RUN
+        return RUN
 
 
-_RUN, _WAIT = Readiness(verdict=Verdict.RUN), Readiness(verdict=Verdict.WAIT)
+RUN, WAIT = Readiness(verdict=Verdict.RUN), Readiness(verdict=Verdict.WAIT)

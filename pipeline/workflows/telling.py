@@ -7,6 +7,9 @@ from pipeline.store.event import Event, event_id, event_id_of
 from pipeline.workflows.definition import StepDefinition
 from pipeline.workflows.model import Run, RunStatus, Step, StepStatus
 
+_COMPLETED = StepStatus.COMPLETED
+_NOT_DISPATCHED = (StepStatus.SKIPPED, StepStatus.BLOCKED)
+
 
 def of_run(run: Run, steps: Mapping[str, Step], what: str, now: int, more: Mapping[str, Any]) -> Event:
     """`workflow.<what>`; `steps` as they have become, `more` for its data."""
@@ -20,7 +23,7 @@ def of_run(run: Run, steps: Mapping[str, Step], what: str, now: int, more: Mappi
     elif run.error is not None:
         data["reason" if run.status == RunStatus.CANCELLED else "error"] = run.error
     type = f"workflow.{what}"
-    return Event(id=event_id(type, run.id, run.generation), type=type, timestamp=now, data=data)
+    return Event(event_id(type, run.id, run.generation), type, now, data)
 
 
 def of_step(run: Run, definition: StepDefinition, step: Step, now: int) -> Event:
@@ -34,18 +37,18 @@ def of_step(run: Run, definition: StepDefinition, step: Step, now: int) -> Event
         data["attempts"] = step.attempts
     if step.started_at is not None and step.finished_at is not None:
         data["durationMs"] = max(step.finished_at - step.started_at, 0)
-    if step.status == StepStatus.COMPLETED:
+    if step.status is _COMPLETED:
         data["result"] = step.result
     if step.error is not None:
         data["error"] = step.error
     if step.reason is not None:
         data["reason"] = step.reason
-    type = f"workflow.step.{step.status}"
+    type = "workflow.step." + step.status
     happened = f"{type}\x1f{run.id}\x1f{definition.id}\x1f{step.n}"
-    if step.status in (StepStatus.SKIPPED, StepStatus.BLOCKED):
-        # Such a step was not dispatched, so that n alone would make its second time look like the first.
+    if step.status in _NOT_DISPATCHED:
+        # n alone would make its second time look like the first.
         happened += f"\x1f{run.generation}"
-    return Event(id=event_id_of(happened), type=type, timestamp=now, data=data)
+    return Event(event_id_of(happened), type, now, data)
 
 
 def _subject(run: Run) -> dict[str, Any]:

@@ -34,7 +34,7 @@ JOB_ENDS = ("job.completed", "job.failed")
 IGNORE = composed(lua("pipeline.workflows", "ignore.lua"), "removeJob")
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """An entry of the log that a transition acknowledges when it is committed."""
 
@@ -214,27 +214,25 @@ class Transitions:
 
     def _prepared(self, before: Run, version: str, decision: Decision, entry: Entry | None, ended: Call | None = None) -> Commit:
         run = decision.run
-        told = [entry.event, *decision.events] if entry else decision.events
-        what: dict[str, Any] = {"run": run.id, "timeline": [_timeline(event) for event in told]}
-        if decision.dispatches:
-            what["jobs"] = [self._plain(run, job) for job in decision.dispatches]
-        if decision.events:
-            what["events"] = [event.fields() for event in decision.events]
+        told = (entry.event, *decision.events) if entry else decision.events
+        rare: dict[str, Any] = {}
         if decision.timers:
-            what["timers"] = [(str(timer.due), _member(run.id, timer)) for timer in decision.timers]
+            rare["timers"] = [(str(timer.due), _member(run.id, timer)) for timer in decision.timers]
         if decision.timers_over:
-            what["over"] = [_member(run.id, timer) for timer in decision.timers_over]
+            rare["over"] = [_member(run.id, timer) for timer in decision.timers_over]
         if decision.cancellations:
-            what["cancel"] = [self._cancel(cancel.queue, cancel.job_id, cancel.reason) for cancel in decision.cancellations]
+            rare["cancel"] = [self._cancel(cancel.queue, cancel.job_id, cancel.reason) for cancel in decision.cancellations]
         if ended:
-            what["ended"] = pack_call(ended)
+            rare["ended"] = pack_call(ended)
         if before.status != run.status:
-            what["drop"], what["add"] = (self._keys.runs("status", of.status) for of in (before, run))
-            what["created"] = str(run.created_at)
-        return Commit(run, version, encode(run), what, entry.event.cursor if entry and entry.group else "")
+            rare["drop"], rare["add"] = (self._keys.runs("status", of.status) for of in (before, run))
+            rare["run"], rare["created"] = run.id, str(run.created_at)
+        cursor = entry.event.cursor if entry and entry.group else ""
+        timeline, jobs = [_timeline(event) for event in told], [self._plain(run, job) for job in decision.dispatches]
+        return Commit(run, version, encode(run), cursor, timeline, decision.events, jobs, rare)
 
     def _origin(self, run: Run, job: Dispatch) -> Origin:
-        return Origin(run=run.id, workflow=run.workflow, step=job.step, n=job.n, user=run.user_id, document=run.document_id)
+        return Origin(run.id, run.workflow, job.step, job.n, run.user_id, run.document_id)
 
     def _plain(self, run: Run, job: Dispatch) -> Plain:
         origin = self._origin(run, job)

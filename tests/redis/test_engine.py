@@ -31,6 +31,7 @@ from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
 from pipeline.workflows.transitions import Transitions
+from pipeline.workflows.written import MAX_STEPS
 from tests.support.jobs import take
 from tests.support.valkey import Valkey
 
@@ -220,6 +221,19 @@ async def test_of_runs_that_move_together_each_moves_by_itself(house: House, val
     assert (await house.status(sound))["two"] == "running"
     assert [row["message_id"] for row in await house.redis.xpending_range(house.keys.log, "engine", min="-", max="+", count=10)] == [events[1].cursor]
     await other.redis.aclose()
+
+
+async def test_the_widest_workflow_moves_at_once(valkey: Valkey, redis: Redis) -> None:
+    steps = {f"step{number}": {"queue": "first", "needs": ["root"]} for number in range(MAX_STEPS - 1)}
+    wide = {"version": 1, "steps": {"root": {"queue": "second"}, **steps}}
+    house = House(valkey.socket_url, CONFIG.model_copy(update={"workflows": {"wide": wide}}))
+    run_id = (await house.runs.start("wide", {}, user_id=None)).run_id
+    await house.ended(run_id, "root")
+    await house.turn()
+    assert len(await house.waiting("first")) == MAX_STEPS - 1
+    assert (await house.runs.cancel(run_id, "me"))["status"] == "cancelled"
+    assert await house.waiting("first") == []
+    await house.redis.aclose()
 
 
 async def test_a_job_that_cannot_be_removed_holds_up_no_run(valkey: Valkey, redis: Redis) -> None:

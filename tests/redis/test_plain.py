@@ -68,7 +68,7 @@ async def test_the_same_is_left(redis: Redis, meta: dict[str, str], repeated: bo
         settings, data, queue = opts(job_id, job.get("opts", {})), job["data"], job.get("queue", "first")
         call = calls.add_standard(QueueKeys("one", queue), name="do", data=data, opts=settings, job_id=job_id, now=NOW)
         assert await ALONE(redis, [], [pack(pack_call(call))]) == job_id
-        together.append(plain(QueueKeys("all", queue), name="do", data=data, opts=settings, job_id=job_id, now=NOW))
+        together.append(plain(QueueKeys("all", queue), name="do", data=data, opts=orjson.dumps(settings), job_id=job_id, now=NOW))
     assert await TOGETHER(redis, [], [pack(together[:2])]) == "[{}]"
     assert await TOGETHER(redis, [], [pack(together[2:])]) == "[{}]"
     assert await everything(redis, "all") == await everything(redis, "one")
@@ -76,7 +76,7 @@ async def test_the_same_is_left(redis: Redis, meta: dict[str, str], repeated: bo
 
 async def test_a_queue_that_cannot_be_added_to_holds_up_no_other(redis: Redis) -> None:
     await redis.set("all:first:wait", "not a list")
-    jobs = [plain(QueueKeys("all", queue), name="do", data=1, opts=KEEP, job_id=queue, now=NOW) for queue in ("first", "second")]
+    jobs = [plain(QueueKeys("all", queue), name="do", data=1, opts=orjson.dumps(KEEP), job_id=queue, now=NOW) for queue in ("first", "second")]
     (reasons,) = orjson.loads(await TOGETHER(redis, [], [pack(jobs)]))
     assert "WRONGTYPE" in str(reasons)
     assert await redis.lrange("all:second:wait", 0, -1) == ["second"]

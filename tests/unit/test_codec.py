@@ -20,6 +20,17 @@ def test_everything_that_a_run_holds_is_kept() -> None:
     assert decode(encode(RUN)) == RUN
 
 
+def test_of_a_step_only_what_happened_to_it_is_kept() -> None:
+    assert orjson.loads(encode(RUN))["steps"]["two"] == {"status": "pending"}
+
+
+def test_a_run_of_before_is_read() -> None:
+    """Until 2026-11-26 all fields of a step were kept, those that are empty too."""
+    state = orjson.loads(encode(RUN))
+    state["steps"]["two"] = {field.name: getattr(Step(), field.name) for field in fields(Step)}
+    assert decode(orjson.dumps(state)) == RUN
+
+
 def test_no_field_is_forgotten() -> None:
     state = orjson.loads(encode(RUN))
     assert list(state) == [field.name for field in fields(Run)]
