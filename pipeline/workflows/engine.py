@@ -74,8 +74,12 @@ class Engine:
         self._last.update(dict.fromkeys(by_run, task))
         free = [(run_id, ends) for run_id, ends in by_run.items() if run_id not in earlier]
         held = [(run_id, ends) for run_id, ends in by_run.items() if run_id in earlier]
-        moves = [self._move(free[first : first + TOGETHER]) for first in range(0, len(free), TOGETHER)]
+        moves: list[asyncio.Task[None]] = []
         try:
+            for first in range(0, len(free), TOGETHER):
+                moves.append(asyncio.create_task(self._move(free[first : first + TOGETHER])))
+                # While the store commits these, the next are decided; and nobody waits for the loop until all are.
+                await asyncio.sleep(0)
             ends = await asyncio.gather(self._group.ack(others), *moves, self._move_after(set(earlier.values()), held), return_exceptions=True)
         finally:
             for run_id in by_run:

@@ -20,9 +20,10 @@ from pipeline.store.group import Group
 from pipeline.store.idempotency import Answer, Claim
 from pipeline.store.keys import Keys
 from pipeline.store.log import Log
+from pipeline.store.wire import Wire
 from pipeline.workflows import engine as engine_module
 from pipeline.workflows import recovery as recovery_module
-from pipeline.workflows.commits import Commit, Commits
+from pipeline.workflows.commits import TOGETHER, Commit, Commits
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
 from pipeline.workflows.engine import Engine
@@ -30,7 +31,7 @@ from pipeline.workflows.model import CancelRequested, JobEnded, JobLost, Run, Ru
 from pipeline.workflows.recovery import Recovery
 from pipeline.workflows.runs import Runs
 from pipeline.workflows.timers import Timers
-from pipeline.workflows.transitions import Transitions
+from pipeline.workflows.transitions import News, Transitions
 from pipeline.workflows.written import MAX_STEPS
 from tests.support.jobs import take
 from tests.support.valkey import Valkey
@@ -221,6 +222,29 @@ async def test_of_runs_that_move_together_each_moves_by_itself(house: House, val
     assert (await house.status(sound))["two"] == "running"
     assert [row["message_id"] for row in await house.redis.xpending_range(house.keys.log, "engine", min="-", max="+", count=10)] == [events[1].cursor]
     await other.redis.aclose()
+
+
+async def test_a_part_of_a_batch_is_on_its_way_while_the_next_is_decided(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [await house.start() for _ in range(TOGETHER + 1)]
+    for run_id in runs:
+        await house.ended(run_id, "one", {"value": 1})
+    await house.turn()
+    events = [await house.ended(run_id, "two", {"value": 1}) for run_id in runs]
+    seen: list[str] = []
+    decide, write = house.transitions.apply_all, Wire.write
+
+    def deciding(news: Sequence[News]) -> Any:
+        seen.append(f"{len(news)} decided")
+        return decide(news)
+
+    def writing(self: Wire, packed: list[bytes], slots: list[Any]) -> None:
+        seen.append("sent")
+        write(self, packed, slots)
+
+    monkeypatch.setattr(house.transitions, "apply_all", deciding)
+    monkeypatch.setattr(Wire, "write", writing)
+    await house.engine().handle(events)
+    assert seen == [f"{TOGETHER} decided", "sent", "1 decided", "sent"]
 
 
 async def test_the_widest_workflow_moves_at_once(valkey: Valkey, redis: Redis) -> None:
