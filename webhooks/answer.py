@@ -142,13 +142,15 @@ class Answer:
 
     def _frame(self, code: int, fields: _Fields) -> None:
         """How the body ends (RFC 9112, section 6.3); where two ways are told or one is in doubt, it is refused."""
-        coding, lengths = _tokens(fields, b"transfer-encoding"), fields.get(b"content-length", [])
-        if coding and (coding != [b"chunked"] or lengths):
+        coding, lengths = fields.get(b"transfer-encoding", []), fields.get(b"content-length", [])
+        if coding and ([one.lower() for one in coding] != [b"chunked"] or lengths):
             raise NotHttp("its length is told in two ways, or in one that nobody asked for")
         if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
             raise NotHttp("its Content-Length is no number")
         if code in (101, 204, 304):
             self.complete = True
+            # A body that they announce and must not have would begin the next answer if it came all the same.
+            self._keep = self._keep and not coding and lengths in ([], [b"0"])
             return
         encoding = _tokens(fields, b"content-encoding")
         if len(encoding) == 1 and (window := _WINDOWS.get(encoding[0])):
