@@ -110,8 +110,12 @@ class Answer:
             return b""
         self._searched = 0
         self._head_room -= size
-        first, *lines = data[:end].split(b"\n")
-        if len(first) > MAX_HEADER_LINE or first[:9] not in _VERSIONS or not _STATUS.match(first.rstrip(b"\r"), 9):
+        head = data[:end].removesuffix(b"\r").replace(b"\r\n", b"\n")
+        if b"\r" in head:
+            # To others it ends a line.
+            raise NotHttp("a CR is not followed by a LF")
+        first, *lines = head.split(b"\n")
+        if len(first) > MAX_HEADER_LINE or first[:9] not in _VERSIONS or not _STATUS.match(first, 9):
             raise NotHttp("its first line is no status")
         fields = self._parse(lines)
         code = int(first[9:12])
@@ -137,7 +141,7 @@ class Answer:
                 raise NotHttp("a line is too long")
             name = name.lower()
             if name in _KNOWN:
-                fields.setdefault(name, []).append(value.strip(b" \t\r"))
+                fields.setdefault(name, []).append(value.strip(b" \t"))
         return fields
 
     def _frame(self, code: int, fields: _Fields) -> None:
