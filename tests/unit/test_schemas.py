@@ -1,5 +1,6 @@
 """Schemas that are given at run time: what is refused in them, and that none makes a check long."""
 
+import functools
 import time
 from typing import Any
 
@@ -78,7 +79,19 @@ FORK = {"properties": {"x": {"$ref": "#/$defs/x"}}, "required": ["y"]}
         ({"pattern": "^(a+)+$"}, "a" * 250_000 + "!", "does not match the pattern"),
         ({"uniqueItems": True}, [{"a": n} for n in range(30_000)], None),
         ({"items": {"type": "number"}}, list(range(100_000)), "takes more than 50,000 checks"),
-        ({"items": {"pattern": "^(a|a)*$"}}, ["a"] * 30_000, "takes more than 50,000 checks"),
+        ({"items": {"pattern": "^(a|a)*$"}}, ["a"] * 50_000, "takes more than 50,000 checks"),
+        ({"items": {"pattern": r"(\w{10}){20}!|a"}}, ["a" * 100] * 2_000, "takes more than 50,000 checks"),
+        ({"pattern": "(.{100}){100}!"}, "a" * 100_000, "takes more than 50,000 checks"),
+        ({"items": {"enum": list(range(10, 6_000))}}, [5_999] * 10_000, "takes more than 50,000 checks"),
+        ({"items": {"oneOf": [False] * 4_000 + [True]}}, [1] * 10_000, "takes more than 50,000 checks"),
+        ({"items": {"anyOf": [{"required": [f"a{n}" for n in range(3_000)]}, True]}}, [{}] * 10_000, "takes more than 50,000 checks"),
+        ({"allOf": [{"items": {}}] * 2_000}, [1] * 100_000, "takes more than 50,000 checks"),
+        ({"anyOf": [{"type": "null"}] * 1_800 + [True]}, {"x": list(range(40_000))}, "takes more than 50,000 checks"),
+        (
+            {"$defs": {"x": {"uniqueItems": True, "items": {"$ref": "#/$defs/x"}}}, "$ref": "#/$defs/x"},
+            functools.reduce(lambda inner, _: [inner], range(200), [[n] for n in range(40_000)]),
+            "takes more than 50,000 checks",
+        ),
         ({"$defs": {"x": {"anyOf": [FORK, FORK]}}, "$ref": "#/$defs/x"}, NESTED, "takes more than 50,000 checks"),
         (
             {"$defs": {"x": {"properties": {"x": {"allOf": [{"$ref": "#/$defs/x"}] * 5}}}}, "$ref": "#/$defs/x"},
