@@ -23,6 +23,8 @@ def said(schema: dict[str, Any], data: Any) -> list[str]:
         ({"$ref": "other.json"}, "nothing is fetched"),
         ({"$ref": "#/$defs/x"}, "points at nothing"),
         ({"$ref": "#"}, "refers to itself without end"),
+        ({"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"dependentSchemas": {"y": {"$ref": "#/$defs/a"}}}}}, "without end"),
+        ({"anyOf": [{"type": "object"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"not": {"$ref": "#"}}}}, "refers to itself without end"),
         ({"$schema": "http://json-schema.org/draft-07/schema#"}, "$schema: must be https://json-schema.org/draft/2020-12/schema"),
         ({"properties": {"a": {"items": {"pattern": "(?=x)"}}}}, "properties.a.items.pattern: the pattern is not usable: look-around"),
         ({"$defs": {"a": {"anyOf": [True, {"pattern": "("}]}}}, "anyOf[1].pattern: not a JSON Schema"),
@@ -35,6 +37,13 @@ def test_what_is_no_schema_to_be_applied(schema: dict[str, Any], fault: str) -> 
     found = [str(one) for one in schemas.check(schema)]
     assert len(found) == 1
     assert fault in found[0]
+
+
+def test_a_schema_that_is_applied_often_is_not_applied_to_be_looked_at() -> None:
+    forks: dict[str, Any] = {f"x{n}": {"allOf": [{"$ref": f"#/$defs/x{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$defs": {**forks, "x40": {"properties": {"x": {"$ref": "#/$defs/x0"}}}}, "$ref": "#/$defs/x0"}
+    assert schemas.check(schema) == ()
+    assert said(schema, {}) == ["takes more than 50,000 checks by its schema; publish a reference to what is so large"]
 
 
 def test_properties_may_be_called_like_keywords() -> None:
