@@ -16,16 +16,18 @@ class Pattern:
 
     def __init__(self, pattern: str) -> None:
         """Raises ValueError that says what is wrong with it."""
-        self._holds = _compile(pattern).isinstance_python
+        whole = _compile(pattern)
         # The line break is in none but those whose comments it ends.
-        self._unit = 1 if _is_one(f"(?:{pattern}\n){{{_SMALL}}}") else _LARGE
+        self.large = not _is_one(f"(?:{pattern}\n){{{_SMALL}}}")
+        self._pattern = pattern
+        self._small = None if self.large else whole
 
     def cost(self, text: str) -> int:
         """What it takes to look through a text."""
-        return (len(text) + 1) * self._unit
+        return (len(text) + 1) * (_LARGE if self.large else 1)
 
     def is_in(self, text: str) -> bool:
-        return self._holds(text)
+        return (self._small or _recent(self._pattern)).isinstance_python(text)
 
 
 @lru_cache(maxsize=4096)
@@ -60,6 +62,10 @@ def _compile(text: str) -> SchemaValidator:
     except SchemaError as error:
         lines = str(error).splitlines()
         raise ValueError(next((line for line in lines if line.startswith("error: ")), lines[-1]).strip().removeprefix("error: ")) from None
+
+
+_recent = lru_cache(maxsize=64)(_compile)
+"""Large ones have up to 20 MiB each."""
 
 
 def _is_one(text: str) -> bool:

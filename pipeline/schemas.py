@@ -9,6 +9,7 @@ import orjson
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
 from pipeline.errors import Fault
 from pipeline.patterns import compiled
@@ -27,6 +28,8 @@ _QUOTED = 1_000
 """Characters of a message."""
 _CHARACTERS = 30
 """Units of `Pattern.cost`."""
+MAX_LARGE = 20
+"""Patterns that take long to compile, each counted once."""
 MAX_FAULTS = 20
 MAX_MESSAGE = 200
 """Characters: jsonschema quotes the value that it found wrong, however long it is."""
@@ -41,7 +44,7 @@ _REFUSED = {
 """Keywords whose cost grows with the square of the data, or cannot be counted."""
 _ONE = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_MAPS = ("properties", "$defs", "dependentSchemas")
+_MAPS = ("properties", "$defs", "definitions", "dependentSchemas")
 
 _left: ContextVar[int] = ContextVar("checks left")
 
@@ -57,7 +60,7 @@ def check(schema: Mapping[str, Any]) -> tuple[Fault, ...]:
         return (Fault("", f"has {size:,} bytes as JSON; a schema has at most {MAX_BYTES:,}"),)
     if schema.get("$schema", _DIALECT) != _DIALECT:
         return (Fault("$schema", f"must be {_DIALECT}, or left out"),)
-    found = [*mistakes(dict(schema))] or [*_costly(schema, ())]
+    found = [*mistakes(schema)] or [*_unbounded(schema)]
     return tuple(Fault(dotted(path), message) for path, message in found[:MAX_FAULTS])
 
 
@@ -83,24 +86,46 @@ def faults(schema: bytes, data: Any) -> tuple[Fault, ...]:
 _DIALECT = str(Draft202012Validator.META_SCHEMA["$id"])
 
 
-def _costly(schema: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _unbounded(root: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """What in a schema could take long, or is applied without having been looked at here."""
+    schemas = {id(schema): (path, schema) for path, schema in _schemas(root, ())}
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(root))
+    large: set[str] = set()
+    for path, schema in schemas.values():
+        for keyword in _REFUSED.keys() & schema.keys():
+            yield (*path, keyword), f"is not taken; {_REFUSED[keyword]}"
+        if "$id" in schema and path:
+            yield (*path, "$id"), "is taken only at the top: references would mean something else below it"
+        if "pattern" in schema:
+            try:
+                if compiled(schema["pattern"]).large:
+                    large.add(schema["pattern"])
+            except ValueError as error:
+                yield (*path, "pattern"), f"the pattern is not usable: {error}"
+            if len(large) > MAX_LARGE:
+                yield (*path, "pattern"), f"is one large pattern too many, of {MAX_LARGE}; such as [a-z0-9_] are smaller than \\w and \\d"
+                return
+        if "$ref" in schema:
+            target = resolver.lookup(schema["$ref"]).contents
+            if not isinstance(target, bool) and id(target) not in schemas:
+                yield (*path, "$ref"), "points at what is no schema; put it into $defs"
+
+
+def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """A schema and all within it, each with its path."""
     if not isinstance(schema, Mapping):
         return
+    yield path, schema
     for keyword, value in schema.items():
         here = (*path, keyword)
-        if keyword in _REFUSED:
-            yield here, f"is not taken; {_REFUSED[keyword]}"
-        elif keyword == "pattern":
-            if reason := _unusable(value):
-                yield here, reason
-        elif keyword in _ONE:
-            yield from _costly(value, here)
+        if keyword in _ONE:
+            yield from _schemas(value, here)
         elif keyword in _LISTS:
             for index, item in enumerate(value):
-                yield from _costly(item, (*here, index))
+                yield from _schemas(item, (*here, index))
         elif keyword in _MAPS:
             for name, item in value.items():
-                yield from _costly(item, (*here, name))
+                yield from _schemas(item, (*here, name))
 
 
 # --- the keywords of a validator ---------------------------------------------------------------------------------------
@@ -156,14 +181,6 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return "list", *map(_frozen, value)
     return ("truth", value) if isinstance(value, bool) else value
-
-
-def _unusable(pattern: str) -> str | None:
-    try:
-        compiled(pattern)
-    except ValueError as error:
-        return f"the pattern is not usable: {error}"
-    return None
 
 
 _Bounded: Any = extend(  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ MAX_MESSAGE = 200
 """Characters: jsonschema quotes the value that it found wrong, however long it is."""
 
 
-def mistakes(schema: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+def mistakes(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """What keeps a mapping from being a usable JSON Schema (2020-12): path in it, and why."""
     try:
         Draft202012Validator.check_schema(schema)

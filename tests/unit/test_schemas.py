@@ -30,6 +30,16 @@ def said(schema: dict[str, Any], data: Any) -> list[str]:
         ({"$defs": {"a": {"anyOf": [True, {"pattern": "("}]}}}, "anyOf[1].pattern: not a JSON Schema"),
         ({"patternProperties": {"a": {}}}, "patternProperties: is not taken; say additionalProperties"),
         ({"allOf": [{"unevaluatedProperties": False}]}, "allOf[0].unevaluatedProperties: is not taken"),
+        ({"enum": [{"patternProperties": {"(a+)+$": {}}}], "$ref": "#/enum/0"}, "points at what is no schema; put it into $defs"),
+        (
+            {"definitions": {"a": {"patternProperties": {"(a+)+$": {}}}}, "not": {"$ref": "#/definitions/a"}},
+            "patternProperties: is not taken; say additionalProperties",
+        ),
+        ({"enum": [{"required": 5}], "items": {"$ref": "#/enum/0"}}, "points at what is no schema"),
+        ({"enum": ["x"], "$ref": "#/enum/0"}, "points at what is no schema"),
+        ({"properties": {"type": True}, "items": {"$ref": "#/properties"}}, "points at what is no schema"),
+        ({"$defs": {"a": {"$id": "http://b/", "$ref": "#/$defs/b"}, "b": {}}}, "is taken only at the top"),
+        ({"properties": {f"a{n}": {"pattern": rf"\d{{4}}-{n}"} for n in range(1_000)}}, "is one large pattern too many, of 20"),
         ({"description": "x" * 32_768}, "a schema has at most 32,768"),
     ],
 )
@@ -37,6 +47,22 @@ def test_what_is_no_schema_to_be_applied(schema: dict[str, Any], fault: str) -> 
     found = [str(one) for one in schemas.check(schema)]
     assert len(found) == 1
     assert fault in found[0]
+
+
+@pytest.mark.parametrize("reference", ["#", "#/$defs/a", "#/properties/b", "#/$defs/a/anyOf/0", "#/$defs/yes", "#/allOf/0/items"])
+def test_what_a_reference_may_point_at(reference: str) -> None:
+    schema = {
+        "$id": "https://example.com/invoice",
+        "$defs": {"a": {"anyOf": [{}]}, "yes": True},
+        "properties": {"b": {}, "c": {"items": {"$ref": reference}}},
+        "allOf": [{"items": {}}],
+    }
+    assert schemas.check(schema) == ()
+    assert said(schema, {"c": [{}, {}]}) == []
+
+
+def test_a_large_pattern_may_stand_in_many_places() -> None:
+    assert schemas.check({"properties": {f"a{n}": {"pattern": r"^\d{4}-\d{2}-\d{2}$"} for n in range(30)}}) == ()
 
 
 def test_a_schema_that_is_applied_often_is_not_applied_to_be_looked_at() -> None:
