@@ -93,7 +93,11 @@ class Hookline:
         self._url = ""
 
     async def __aenter__(self) -> "Hookline":
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
