@@ -9,8 +9,7 @@ from webhooks.criteria import Criteria
 from webhooks.keys import Keys
 from webhooks.listing import parse_cursor
 from webhooks.matching import matches
-from webhooks.model import Delivery, DeliveryStatus, Endpoint, KeptEvent, delivery_id
-from webhooks.notices import OWN
+from webhooks.model import OWN, Delivery, DeliveryStatus, Endpoint, KeptEvent, delivery_id
 from webhooks.ports import Event, History
 from webhooks.scripts import Store
 from webhooks.selecting import Filters

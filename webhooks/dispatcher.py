@@ -130,7 +130,7 @@ class Dispatcher:
         self._count(batch.claims, 1)
         if batch.version != self._directory.version:
             try:
-                await self._directory.refresh()
+                self._requests.forget(await self._directory.refresh())
             except BaseException:
                 # What was claimed comes back when its lease runs out.
                 self._count(batch.claims, -1)

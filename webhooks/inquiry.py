@@ -15,8 +15,7 @@ from webhooks.errors import InvalidInput
 from webhooks.explain import Explanation, explain
 from webhooks.facts import Facts, Known, Mailbox
 from webhooks.keys import Keys
-from webhooks.model import Attempt, Delivery, DeliveryStatus, Endpoint, KeptEvent
-from webhooks.notices import OWN
+from webhooks.model import OWN, Attempt, Delivery, DeliveryStatus, Endpoint, KeptEvent
 from webhooks.ordering import HASH, PLACE
 from webhooks.pacing import earliest
 from webhooks.ports import Event, History

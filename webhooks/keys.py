@@ -57,7 +57,7 @@ class Keys:
         return f"{self.prefix}:finished"
 
     def mailbox(self, endpoint: str) -> str:
-        """Sorted set: pending deliveries of one endpoint that were not attempted yet, by when they are due (ms)."""
+        """Sorted set: pending deliveries of one endpoint that were not attempted yet, by when they are due (ms), with their event: `prelude.lua`."""
         return f"{self.prefix}:mailbox:{endpoint}"
 
     def retries(self, endpoint: str) -> str:
