@@ -14,8 +14,9 @@ from benchmarks import hookline, jobs
 from benchmarks.measure import Meter, Round, Spread, quotients
 from benchmarks.report import ROUND_COLUMNS, Bar, Ratio, Section, cells, table
 from benchmarks.size import Size, alternating, say
+from pipeline.store.event import Event, event_id
 from pipeline.store.keys import Keys as StoreKeys
-from pipeline.store.log import Event, Log, event_id
+from pipeline.store.log import Log
 from tests.support.service import ROOT
 from tests.support.valkey import Valkey
 from webhooks import Webhooks

@@ -8,7 +8,7 @@ import socket as sockets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -32,14 +32,16 @@ from pipeline.jobs.registry import Processor, resolve_all
 from pipeline.jobs.runner import Elsewhere, Runner
 from pipeline.jobs.watchdog import Watchdog
 from pipeline.jobs.worker import Worker
+from pipeline.parts import Part
 from pipeline.processors.push import PushProcessor
 from pipeline.publisher import Publisher
 from pipeline.storage import Storage
 from pipeline.store import connection
 from pipeline.store.connection import Store
 from pipeline.store.embedded import EmbeddedStore
+from pipeline.store.group import Group
 from pipeline.store.keys import Keys
-from pipeline.store.log import Group, Log
+from pipeline.store.log import Log
 from pipeline.store.memory import Memory
 from pipeline.workflows.definition import compile_all
 from pipeline.workflows.definitions import Definitions
@@ -53,8 +55,6 @@ from webhooks import Guard, WebhookError, Webhooks
 from webhooks.sender import Sender
 from webhooks.signing import key_of
 
-Part = Literal["api", "engine", "webhooks", "worker"]
-ALL_PARTS: tuple[Part, ...] = ("api", "engine", "webhooks", "worker")
 HAND_BACK_SECONDS = 3.0
 """For jobs that outlived the drain deadline: to be handed back to their queues."""
 BEHIND_MS = 60_000

@@ -153,6 +153,23 @@ class Client:
         body = [dict(event) for event in events]
         return list((await self._object("POST", "/api/events", body=body, idempotency_key=idempotency_key))["ids"])
 
+    async def event_types(self) -> list[dict[str, Any]]:
+        """Hookline's own with their schemas and examples, then those that were registered."""
+        return list((await self._object("GET", "/api/events/types"))["items"])
+
+    async def event_type(self, type: str) -> dict[str, Any]:
+        return await self._object("GET", f"/api/events/types/{_part(type)}")
+
+    async def register_event_type(
+        self, type: str, *, description: str = "", schema: Mapping[str, Any] | None = None, example: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A type of one's own, or all of it anew; from then on only `data` that fits the schema can be published."""
+        body = {"description": description, "schema": schema, "example": example}
+        return await self._object("PUT", f"/api/events/types/{_part(type)}", body=body)
+
+    async def forget_event_type(self, type: str) -> None:
+        await self.request("DELETE", f"/api/events/types/{_part(type)}")
+
     async def follow(self, *, after: str | None = None, types: Sequence[str] = ()) -> AsyncGenerator[dict[str, Any], None]:
         """Events as they happen, until the connection ends; pass the last one's `cursor` as `after` to go on.
 

@@ -31,14 +31,25 @@ def load_with_source(
     path: Path | None, environ: Mapping[str, str], *, dev: bool = False, overrides: Mapping[str, Any] | None = None
 ) -> tuple[Config, Source]:
     """As `load`, with the file as parsed: it knows where everything stands."""
+    config, source, faults = look(path, environ, dev=dev, overrides=overrides)
+    if faults or config is None:
+        raise ConfigError("the configuration cannot be used", file=source.file, faults=faults)
+    return config, source
+
+
+def look(
+    path: Path | None, environ: Mapping[str, str], *, dev: bool = False, overrides: Mapping[str, Any] | None = None
+) -> tuple[Config | None, Source, tuple[Fault, ...]]:
+    """As `load_with_source`, with what is wrong beside a configuration of the rest, which further checks can go by.
+
+    None where the rest is none. Raises ConfigError where the file cannot be read.
+    """
     if path is None and environ.get("HOOKLINE_CONFIG"):
         path = Path(environ["HOOKLINE_CONFIG"])
     source = _read(path)
     loader = _Loader(source, environ)
     config = loader.load(overrides or {}, dev=dev, folder=str(path.resolve().parent) if path else ".")
-    if loader.faults or config is None:
-        raise ConfigError("the configuration cannot be used", file=source.file, faults=tuple(loader.faults))
-    return config, source
+    return config, source, tuple(loader.faults)
 
 
 def missing_secrets(config: Config) -> tuple[Fault, ...]:

@@ -8,8 +8,9 @@ import orjson
 from pipeline.errors import Gone
 from pipeline.jobs.calls import now_ms
 from pipeline.store.connection import Store
+from pipeline.store.event import Event
 from pipeline.store.keys import Keys
-from pipeline.store.log import Event, Log
+from pipeline.store.log import Log
 
 SEARCHED = 200_000
 """Entries that the search for one id goes through: half a second of the store's time, in small parts."""

@@ -12,14 +12,16 @@ from typing import Any, Literal
 
 import orjson
 import structlog
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web import RequestPayloadError
 
 
 class _Malformed(logging.Filter):
     """Requests that are no HTTP: aiohttp would show them with a traceback, and their headers hold tokens."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        # Here, because processes that serve no HTTP log, too.
+        from aiohttp.http_exceptions import HttpProcessingError
+        from aiohttp.web import RequestPayloadError
+
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError | RequestPayloadError):
             record.exc_info = None

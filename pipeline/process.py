@@ -13,9 +13,9 @@ import structlog
 import uvloop
 
 from pipeline import logs
-from pipeline.app import Part, running
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.parts import Part
 
 YOUNG = 10_000
 """Objects that are made before the collector looks for circles among them: the jobs and runs under way are no circles, and Python's 700
@@ -50,6 +50,9 @@ def allow_files() -> None:
 
 
 async def _process(config: Config, parts: tuple[Part, ...], name: str, pipe: Connection) -> None:
+    # Here, because the supervisor, which imports this module, runs none of the parts.
+    from pipeline.app import running
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

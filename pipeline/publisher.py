@@ -7,8 +7,9 @@ from pipeline.config.webhooks import Notify
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
 from pipeline.notices import notification
+from pipeline.store.event import Event, event_id
 from pipeline.store.idempotency import JOB, Answer, Claim
-from pipeline.store.log import Event, Log, event_id
+from pipeline.store.log import Log
 
 _ADDED = Answer(status=201, headers={}, body=JOB)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.app import Part
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.parts import Part
 from pipeline.process import main
 from pipeline.store.embedded import EmbeddedStore
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import Fault
 from pipeline.yamlsource import Path, Source, suggestion
 
+_LOOKS = 4
+"""What is left out may be required by what it is in, which is left out then: three levels of it are enough for ours."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -19,31 +21,31 @@ def check(model: type[Model], data: Any, source: Source, at: Path = ()) -> tuple
 
     With faults, the model is made of what is right, if that is enough for one: further checks then find further faults.
     """
-    try:
-        return model.model_validate(data), []
-    except ValidationError as error:
-        faults: dict[tuple[Path, str], Fault] = {}
+    faults: dict[tuple[Path, str], Fault] = {}
+    for look in range(_LOOKS):
         rest = data
-        for item in error.errors(include_url=False, include_input=False):
-            path, message, key = _complaint(model, data, typing.cast(Mapping[str, Any], item))
-            faults.setdefault((path, message), source.fault(at + path, message, key=key))
-            if item["type"] != "missing":
+        try:
+            return model.model_validate(data), list(faults.values())
+        except ValidationError as error:
+            for item in error.errors(include_url=False, include_input=False):
+                path, message, key = _complaint(model, data, typing.cast(Mapping[str, Any], item))
+                # What is found later may be no more than a consequence of what was left out.
+                if look == 0:
+                    faults.setdefault((path, message), source.fault(at + path, message, key=key))
                 rest = _without(rest, path)
-    try:
-        return model.model_validate(rest), list(faults.values())
-    except ValidationError:
-        return None, list(faults.values())
+        data = rest
+    return None, list(faults.values())
 
 
 def _without(data: Any, path: Path) -> Any:
     """A copy that lacks what is at the path. An element of a list takes the list with it: the others' places would shift."""
-    if not path or not isinstance(data, Mapping) or path[0] not in data:
+    if not path or not _has(data, path[0]):
         return data
-    rest = dict(data)
-    if len(path) == 1 or isinstance(path[1], int):
-        del rest[str(path[0])]
+    rest: Any = list(data) if isinstance(data, list) else dict(data)
+    if len(path) == 1 or (len(path) == 2 and isinstance(path[1], int)):
+        del rest[path[0]]
     else:
-        rest[str(path[0])] = _without(rest[str(path[0])], path[1:])
+        rest[path[0]] = _without(rest[path[0]], path[1:])
     return rest
 
 
@@ -78,12 +80,15 @@ def _existing(data: Any, location: tuple[Any, ...]) -> Path:
     """The part of pydantic's location that is in the data: it adds the names of union members and validators."""
     path: list[str | int] = []
     for part in location:
-        inside = part in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(part, int) and part < len(data)
-        if not inside:
+        if not _has(data, part):
             break
         data = data[part]
         path.append(part)
     return tuple(path)
+
+
+def _has(data: Any, part: Any) -> bool:
+    return part in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(part, int) and part < len(data)
 
 
 def _at(data: Any, path: Path) -> Any:

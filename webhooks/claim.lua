@@ -3,9 +3,9 @@
 -- KEYS 1 prefix
 -- ARGV 1 now, 2 limit, 3 how many of these may be retries, 4 token of this claim: 16 hexadecimal digits, 5 dispatcher (presence.lua), or ''
 -- Returns {version of the endpoints, when something can next be claimed or '',
---   [[endpoint, lease, 1 for retries, [delivery, event, type, run, attempts, base, line]…]…], [event, body…]}
+--   [[endpoint, lease, 1 for retries, [delivery, event, attempts, base, line]…]…], [event, body…]}; of one never attempted [delivery, event]
 --
--- A lease is the time at which it runs out. It is up to a second shorter than the endpoint's, as the token says: no two claims of a delivery have the
+-- A lease is the time at which it runs out. It is up to a second shorter than the endpoint's, as the token says, to the µs: no two claims have the
 -- same one, so it also is what allows to settle it.
 
 local now, limit, retries_left, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -18,6 +18,7 @@ local BURST_MS = 100
 local SHARE = 5
 local LOST = '{"at":' .. ARGV[1] .. ',"duration":null,"status":null,"error":"the sending process died; the request may have arrived","response":null,"address":null}'
 
+local jitter, fraction = tonumber(string.sub(token, 1, 3), 16) % LEASE_JITTER, string.format('.%03d', tonumber(string.sub(token, 7, 10), 16) % 1000)
 local rounds, taken, visits, watched = {}, 0, 0, {}
 
 -- --- what was lost ---
@@ -56,20 +57,26 @@ local function open_round(endpoint, lease, kind)
   return rounds[#rounds]
 end
 
-local function add(round, delivery)
-  local d = call('HMGET', key('delivery', delivery), 'event', 'type', 'run', 'attempts', 'base', 'line')
-  if not d[1] then return false end
-  round[#round + 1] = {delivery, d[1], d[2], d[3] or '', d[4] or '0', d[5] or '0', d[6] or ''}
+-- Returns the delivery of a member, if it exists.
+local function add(round, member)
+  local delivery, event = of_member(member)
+  if event ~= '' then
+    round[#round + 1] = {delivery, event}
+  else
+    local d = call('HMGET', key('delivery', delivery), 'event', 'attempts', 'base', 'line')
+    if not d[1] then return nil end
+    round[#round + 1] = {delivery, d[1], d[2] or '0', d[3] or '0', d[4] or ''}
+  end
   taken = taken + 1
-  return true
+  return delivery
 end
 
 local function take(kind, endpoint, found, count, lease)
   if count == 0 then return end
   local round, set, leases = open_round(endpoint, lease, kind), key(kind, endpoint), key('leases', endpoint)
   for n = 1, count do
-    local delivery = found[2 * n - 1]
-    if add(round, delivery) then put(leases, lease, delivery) end
+    local delivery = add(round, found[2 * n - 1])
+    if delivery then put(leases, lease, delivery) end
   end
   -- Those first of it: by rank the store does not have to look for each.
   call('ZREMRANGEBYRANK', set, 0, count - 1)
@@ -144,7 +151,7 @@ local function visit(endpoint, most, fresh, retries)
     -- A probe is a fresh one where there is one: a retry may fail for what it is.
     if e[5] and e[5] ~= '' and in_mailbox > 0 then in_again = 0 end
     local from_mailbox, from_retries = divide(endpoint, room, in_mailbox, in_again, tonumber(e[6] or '0'))
-    local lease = int(now + tonumber(e[3]) - tonumber(string.sub(token, 1, 3), 16) % LEASE_JITTER)
+    local lease = int(now + tonumber(e[3]) - jitter) .. fraction
     take('mailbox', endpoint, mailbox, from_mailbox, lease)
     take('retries', endpoint, again, from_retries, lease)
     retries_left = retries_left - from_retries

@@ -7,6 +7,8 @@ from webhooks.model import Endpoint
 from webhooks.scripts import Store
 
 PER_READ = 500
+FORGOTTEN = ""
+"""Stands among the changes for deletions that are no longer there, with the version of the last of them."""
 
 
 class Directory:
@@ -18,14 +20,17 @@ class Directory:
         self.version = 0
         """Of the endpoints as we know them."""
 
-    async def refresh(self) -> None:
-        """Read what has changed since the last time."""
+    async def refresh(self) -> set[str]:
+        """Read what has changed since the last time; returns which endpoints have, or are gone."""
         version = int(await self._redis.get(self._keys.version) or 0)
+        changed = await self._redis.zrange(self._keys.changes, f"({self.version}", "+inf", byscore=True)
+        gone = set[str]()
         # Beneath what we know: the store was emptied, or restored from a backup.
-        since = self.version if version >= self.version else 0
-        if since == 0:
-            self._forget()
-        changed = await self._redis.zrange(self._keys.changes, f"({since}", "+inf", byscore=True)
+        if version < self.version or FORGOTTEN in changed:
+            changed = await self._redis.zrange(self._keys.changes, 0, -1)
+            gone = self._endpoints.keys() - set(changed)
+        for endpoint in gone:
+            self._put(endpoint, {})
         for start in range(0, len(changed), PER_READ):
             ids = changed[start : start + PER_READ]
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -36,6 +41,7 @@ class Directory:
                 self._put(endpoint, fields)
         # The version from before the reading: what changed during it is read again, not missed.
         self.version = version
+        return gone.union(changed)
 
     def get(self, endpoint: str) -> Endpoint | None:
         return self._endpoints.get(endpoint)
@@ -51,7 +57,3 @@ class Directory:
             return
         self._endpoints[endpoint] = records.parse(endpoint, fields)
         self._router.put(endpoint, self._endpoints[endpoint].types)
-
-    def _forget(self) -> None:
-        self._endpoints.clear()
-        self._router = Router()

@@ -130,7 +130,7 @@ class Dispatcher:
         self._count(batch.claims, 1)
         if batch.version != self._directory.version:
             try:
-                await self._directory.refresh()
+                self._requests.forget(await self._directory.refresh())
             except BaseException:
                 # What was claimed comes back when its lease runs out.
                 self._count(batch.claims, -1)
@@ -190,10 +190,11 @@ class Dispatcher:
         )
         self._tally.count(claim.endpoint, delivered=not failed, exhausted=decision.verdict is Verdict.EXHAUSTED, duration=outcome.duration, at=now)
         # The record says as much of a success.
-        (log.info if failed else log.debug)(
-            "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
-            status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
-        )  # fmt: skip
+        if failed:
+            log.info(
+                "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
+                status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
+            )  # fmt: skip
         self._settler.put(settlement)
 
     def _sent(self, task: asyncio.Task[None]) -> None:

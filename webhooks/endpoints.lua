@@ -12,6 +12,22 @@ local now, operation, endpoint = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local record = key('endpoint', endpoint)
 local DELETED = P .. ':deleted'
 
+-- Of the last deletions, and of those before as long as there are records of them, it is known that they were. What is forgotten of the changes
+-- leaves its version behind, under no id: who has not come as far reads all endpoints anew.
+local REMEMBERED, LOOKED_AT = 1000, 10
+
+local function forget_deleted()
+  local over = call('ZCARD', DELETED) - REMEMBERED
+  if over <= 0 then return end
+  for _, id in ipairs(call('ZRANGE', DELETED, 0, math.min(over, LOOKED_AT) - 1)) do
+    if call('EXISTS', key('deliveries:endpoint', id)) == 0 then
+      call('ZADD', P .. ':changes', 'GT', call('ZSCORE', P .. ':changes', id) or 0, '')
+      call('ZREM', P .. ':changes', id)
+      call('ZREM', DELETED, id)
+    end
+  end
+end
+
 if operation == 'save' then
   local e = call('HMGET', record, 'v', 'token')
   local had = e[1] or '0'
@@ -39,9 +55,9 @@ if operation == 'delete' then
   call('ZREM', P .. ':shown', endpoint)
   call('DEL', key('stats', endpoint))
   call('ZADD', DELETED, ARGV[1], endpoint)
-  call('ZREMRANGEBYRANK', DELETED, 0, -1001)
   call('SADD', P .. ':orphans', endpoint)
   changed(endpoint)
+  forget_deleted()
   return 1
 end
 
@@ -53,8 +69,8 @@ end
 local limit, marked = tonumber(ARGV[4]), 0
 local leases = key('leases', endpoint)
 for _, kind in ipairs({'mailbox', 'retries'}) do
-  for _, delivery in ipairs(call('ZRANGE', key(kind, endpoint), 0, limit - 1)) do
-    skip(delivery, endpoint, 'pending', 'endpoint-deleted', ARGV[1])
+  for _, member in ipairs(call('ZRANGE', key(kind, endpoint), 0, limit - 1)) do
+    skip(of_member(member), endpoint, 'pending', 'endpoint-deleted', ARGV[1])
     marked = marked + 1
   end
 end

@@ -69,7 +69,7 @@ local function create(event, id, delivery, delay, skipped, line)
     call('HSET', record, 'line', line)
     if not enter(id, delivery, line) then return 1 end
   end
-  put(e.mailbox, text, delivery)
+  put(e.mailbox, text, line and delivery or untried(delivery, event.id))
   if e.due == FULL and e.status == 'enabled' then filled[#filled + 1] = id end
   e.due = math.min(e.due, due)
   return 1

@@ -13,8 +13,7 @@ import structlog
 from webhooks.backoff import first_delay
 from webhooks.directory import Directory
 from webhooks.keys import Keys
-from webhooks.model import delivery_id
-from webhooks.notices import OWN
+from webhooks.model import OWN, delivery_id, run_of
 from webhooks.ordering import line_of
 from webhooks.ports import Event, EventLog
 from webhooks.scripts import Script, Store
@@ -164,8 +163,8 @@ class Fanout:
                     part, to, room = _Part(first=event.cursor), [], PER_SCRIPT
                 if not to:
                     # Only now: most events are wanted by nobody, and their data need not even be parsed.
-                    run, body = event.data.get("runId"), body or orjson.dumps(event.document())
-                    part.events.append({"id": event.id, "type": event.type, "run": run if isinstance(run, str) else "", "body": body, "to": to})
+                    body = body or orjson.dumps(event.document())
+                    part.events.append({"id": event.id, "type": event.type, "run": run_of(event.data) or "", "body": body, "to": to})
                 to.append(target)
                 part.ordered |= target[LINE] is not None
                 room -= 1

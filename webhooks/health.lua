@@ -35,8 +35,10 @@ end
 
 local function doubled(first, times, longest) return math.min(first * 2 ^ (times - 1), longest) end
 
--- An event of this package about the endpoint: `item.about` (a JSON object) and what is known only here.
+-- An event of this package about the endpoint: `item.about` (a JSON object) and what is known only here. Deliveries of such events cause no
+-- further ones, lest they go round for ever, but this: that an endpoint is disabled. It is left out of it, and gets nothing more.
 local function tell(e, type, item, more)
+  if item.own and type ~= 'endpoint.disabled' then return end
   local identity = cjson.encode({e.id, item.id, int(item.began)})
   call('RPUSH', P .. ':outbox', '{"type":"' .. type .. '","data":' .. string.sub(item.about, 1, -2) .. more .. '},"identity":' .. identity .. '}')
 end
@@ -74,7 +76,7 @@ end
 
 -- The warning comes at half the time, and as much again has to pass after it. An event about endpoints or deliveries causes neither.
 local function judge_time(e, item, now, disable_after)
-  if disable_after <= 0 or not item.about then return end
+  if disable_after <= 0 or not item.about or item.own then return end
   if e.ill.warned and now - e.ill.warned >= disable_after / 2 then
     disable(e, item, now, 'failing', 'no delivery succeeded for too long')
   elseif not e.ill.warned and now - e.ill.failingSince >= disable_after / 2 then

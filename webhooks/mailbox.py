@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -12,6 +12,7 @@ import orjson
 
 from webhooks.backoff import Off, Receiver, Verdict
 from webhooks.keys import Keys
+from webhooks.model import OWN, run_of
 from webhooks.scripts import Script, Store
 
 LEASE_MS = 30_000
@@ -47,6 +48,11 @@ class Claim:
     """Where its endpoint wants an order: its place in it; see `ordering.py`."""
     retry: bool
     """Whether it was taken from the retries, of which a dispatcher has only so many under way."""
+
+    @property
+    def untried(self) -> bool:
+        """Whether it waited as prelude.lua's `untried` says."""
+        return self.attempts == 0 and self.line is None and not self.retry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +99,7 @@ class Settlement:
             "line": self.claim.line,
             "verdict": self.verdict.value if self.verdict else RELEASED,
             "retry": int(self.claim.retry),
+            "event": self.claim.event if not self.verdict and self.claim.untried else None,
             "version": self.endpoint_version,
             "began": attempt.get("at"),
             "receiver": self.receiver and self.receiver.value,
@@ -104,6 +111,7 @@ class Settlement:
             "code": code,
             "attempt": record,
             "about": self.about and orjson.dumps(self.about),
+            "own": self.claim.type.startswith(OWN) or None,
         }
         return {name: value for name, value in item.items() if value is not None}
 
@@ -123,24 +131,8 @@ class Mailbox:
         """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
         most = limit if retries is None else min(retries, limit)
         version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8), self._dispatcher])
-        bodies = dict(zip(events[::2], map(str.encode, events[1::2]), strict=True))
-        claims = [
-            Claim(
-                id=delivery,
-                lease=lease,
-                endpoint=endpoint,
-                event=event,
-                type=type,
-                run=run or None,
-                attempts=int(attempts),
-                tried=int(attempts) - int(base),
-                body=bodies[event],
-                line=line or None,
-                retry=retry == 1,
-            )
-            for endpoint, lease, retry, *rows in rounds
-            for delivery, event, type, run, attempts, base, line in rows
-        ]
+        contents = dict(zip(events[::2], map(_content, events[1::2]), strict=True))
+        claims = [_claim(contents, endpoint, lease, retry, *row) for endpoint, lease, retry, *rows in rounds for row in rows]
         return Batch(claims=claims, version=int(version), next_due=int(next_due) if next_due else None)
 
     async def settle(self, settlements: Sequence[Settlement], now: int) -> list[str]:
@@ -188,6 +180,43 @@ class Mailbox:
         """For how many ms the endpoint that waits longest with fresh deliveries could have been claimed; 0 if none waits."""
         rows = await self._redis.zrange(self._keys.due, 0, 0, withscores=True)
         return max(now - int(rows[0][1]), 0) if rows else 0
+
+
+_Content = tuple[bytes, str, str | None]
+"""An event's body, type and run."""
+
+
+def _content(text: str) -> _Content:
+    document = orjson.loads(text) if text else {}
+    return text.encode(), document.get("type", ""), run_of(document.get("data", {}))
+
+
+def _claim(
+    contents: Mapping[str, _Content],
+    endpoint: str,
+    lease: str,
+    retry: int,
+    delivery: str,
+    event: str,
+    attempts: str = "0",
+    base: str = "0",
+    line: str = "",
+) -> Claim:
+    """A row of claim.lua's reply."""
+    body, type, run = contents[event]
+    return Claim(
+        id=delivery,
+        lease=lease,
+        endpoint=endpoint,
+        event=event,
+        type=type,
+        run=run,
+        attempts=int(attempts),
+        tried=int(attempts) - int(base),
+        body=body,
+        line=line or None,
+        retry=retry == 1,
+    )
 
 
 def released(claim: Claim) -> Settlement:

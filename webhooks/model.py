@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -248,6 +249,16 @@ class KeptEvent:
     def parse(cls, event: str, body: str | bytes) -> "KeptEvent":
         document = orjson.loads(body)
         return cls(id=event, type=document["type"], timestamp=ms(document["timestamp"]), data=document["data"])
+
+
+OWN = ("delivery.", "endpoint.")
+"""What types of this package's events begin with. They never go to the endpoint concerned; `health.lua` says which further ones they may cause."""
+
+
+def run_of(data: Mapping[str, Any]) -> str | None:
+    """The run that an event's `data` names."""
+    run = data.get("runId")
+    return run if isinstance(run, str) else None
 
 
 def delivery_id(event: str, endpoint: str) -> str:

@@ -5,14 +5,9 @@ from typing import Any
 from webhooks.mailbox import Claim
 from webhooks.sender import Outcome
 
-OWN = ("delivery.", "endpoint.")
-"""Events about deliveries and endpoints: they never cause further ones, nor go to the endpoint concerned."""
 
-
-def about(claim: Claim, outcome: Outcome) -> dict[str, Any] | None:
-    """None where the delivery was of such an event itself. The scripts add what they alone know."""
-    if claim.type.startswith(OWN):
-        return None
+def about(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    """The scripts add what they alone know."""
     return {
         "endpoint": claim.endpoint,
         "delivery": claim.id,

@@ -118,6 +118,15 @@ local function attempt(delivery, record)
   return int(call('HINCRBY', key('delivery', delivery), 'attempts', 1))
 end
 
+-- What a mailbox has of a delivery that was never attempted and stands in no line: its event is behind its id, so that a claim, for which of such a
+-- one that is all, need not read its record. In all other cases, and in all other sets, it is the id alone.
+local ID_LENGTH = 28 -- of model.delivery_id
+
+local function untried(delivery, event) return delivery .. event end
+
+-- The delivery, and its event or ''.
+local function of_member(member) return string.sub(member, 1, ID_LENGTH), string.sub(member, ID_LENGTH + 1) end
+
 -- Of those with one ordering key, one is in the mailbox, the retries or the leases, and the others wait in a line, by their place in the log.
 
 local function line_set(endpoint, line) return key('line', endpoint .. ':' .. string.sub(line, 1, 16)) end
@@ -144,8 +153,9 @@ end
 -- A delivery leaves wherever it waits, skipped. `now` is a string.
 local function skip(delivery, endpoint, from, reason, now)
   for _, kind in ipairs({'mailbox', 'retries', 'leases'}) do drop(key(kind, endpoint), delivery) end
-  local d = call('HMGET', key('delivery', delivery), 'created', 'line')
+  local d = call('HMGET', key('delivery', delivery), 'created', 'line', 'event')
   if not d[1] then return end
+  drop(key('mailbox', endpoint), untried(delivery, d[3]))
   call('HSET', key('delivery', delivery), 'status', 'skipped', 'reason', reason, 'finished', now)
   note(delivery, endpoint, d[1], from, 'skipped', now)
   if d[2] then leave(endpoint, delivery, d[2]) end

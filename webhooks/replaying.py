@@ -13,7 +13,7 @@ from webhooks.candidates import END, Candidate, Candidates
 from webhooks.endpoints import Endpoints
 from webhooks.errors import NotFound
 from webhooks.keys import Keys
-from webhooks.model import Endpoint, EndpointStatus
+from webhooks.model import Endpoint, EndpointStatus, run_of
 from webhooks.ordering import line_of
 from webhooks.pacing import allowed, earliest, spend
 from webhooks.replays import ReplayRecord, Replays, ReplayStatus
@@ -106,13 +106,12 @@ class Replaying:
 def _packed(candidate: Candidate, endpoint: Endpoint) -> dict[str, Any]:
     event = candidate.source
     assert event
-    run = event.data.get("runId")
     line = line_of(endpoint.ordering, event)
     return {
         **({"line": line} if line else {}),
         "id": event.id,
         "type": event.type,
-        "run": run if isinstance(run, str) else "",
+        "run": run_of(event.data) or "",
         "body": orjson.dumps(event.document()),
         "delivery": candidate.delivery,
     }

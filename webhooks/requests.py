@@ -1,6 +1,6 @@
 """What is sent for a claim: the endpoint's URL, headers and keys, and the body that it wants."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from webhooks.endpoints import Endpoints
@@ -40,6 +40,11 @@ class Requests:
             timeout=endpoint.timeout / 1000,
             trace=claim.run or claim.event,
         )
+
+    def forget(self, endpoints: Iterable[str]) -> None:
+        """Those that have changed or are gone: no key outlives its endpoint."""
+        for endpoint in endpoints:
+            self._opened.pop(endpoint, None)
 
     def _open(self, endpoint: Endpoint, now: int) -> _Opened:
         """Decrypted once, until the endpoint is read again because it has changed."""

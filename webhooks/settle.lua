@@ -4,9 +4,10 @@
 -- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 in MessagePack, for each endpoint {id, delivered, others}:
 --   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
 --   others     {id, lease, line, verdict: delivered|retry|exhausted|released, after, retry, version, began, receiver, refusal, off, hold, due, reason, code,
---              attempt (JSON text), about (JSON text)}…
+--              attempt (JSON text), about (JSON text), own}…
 --     after     how many of `delivered` came before it
 --     retry     1 if what is released was a retry
+--     event     of what is released and was never attempted
 --     version   of the endpoint that was dialled, and `began` when (ms)
 --     receiver  failed|answered: what the attempt says about it, absent for nothing
 --     refusal   true if it is too busy and did not say for how long
@@ -14,6 +15,7 @@
 --     hold      ms since the epoch until which it wants nothing
 --     reason    why it is exhausted, where that is not the schedule's end
 --     about     what an event about this says; absent if there shall be none
+--     own       true if it was the delivery of such an event
 -- Returns for each endpoint what became of its items, in this order: ok, stale, repeated or missing.
 
 local now, now_text, disable_after = tonumber(ARGV[1]), ARGV[1], tonumber(ARGV[2])
@@ -55,7 +57,7 @@ local function settle_other(e, item)
   drop(e.leases, item.id)
   if item.verdict == 'released' then
     call('HSET', record, 'due', now_text)
-    wait(e, item.retry == 1 and 'retries' or 'mailbox', item.id, now)
+    wait(e, item.retry == 1 and 'retries' or 'mailbox', item.event and untried(item.id, item.event) or item.id, now)
     return
   end
   if item.verdict == 'delivered' then

@@ -51,7 +51,9 @@ class Tally:
 
     def count(self, endpoint: str, *, delivered: bool, exhausted: bool, duration: int, at: int) -> None:
         for name in (endpoint, ALL):
-            self._counts.setdefault(name, Counts()).count(delivered, exhausted, duration, at)
+            if (counts := self._counts.get(name)) is None:
+                counts = self._counts[name] = Counts()
+            counts.count(delivered, exhausted, duration, at)
 
     def take(self) -> dict[str, Counts]:
         counts, self._counts = self._counts, {}

@@ -22,7 +22,7 @@ from pipeline.api.workflows import started_answer
 from pipeline.errors import Fault, HooklineError, InvalidInput, NotFound, Unsupported
 from pipeline.ids import new_id
 from pipeline.jobs.calls import now_ms
-from pipeline.storage import document_folder, document_path
+from pipeline.paths import document_folder, document_path
 from pipeline.store.idempotency import Idempotency
 
 _CHUNK = 256 * 1024

@@ -11,8 +11,8 @@ from pipeline.auth import Principal
 from pipeline.errors import Conflict, InvalidInput, NotFound
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.erasure import remove_ended
-from pipeline.storage import checked_id, document_folder
-from pipeline.store.log import Event, event_id
+from pipeline.paths import checked_id, document_folder
+from pipeline.store.event import Event, event_id
 
 ERASED = "document.erased"
 

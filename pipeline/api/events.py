@@ -23,9 +23,10 @@ from pipeline.auth import Principal
 from pipeline.errors import Gone, InvalidInput, Unavailable
 from pipeline.eventtypes import check_type
 from pipeline.jobs.calls import now_ms
+from pipeline.store.event import Event, event_id
 from pipeline.store.idempotency import SECONDS, Idempotency, record
 from pipeline.store.idempotency import parse as parse_record
-from pipeline.store.log import CURSOR, Event, event_id
+from pipeline.store.log import CURSOR
 from pipeline.store.memory import REFUSE_NEW
 from pipeline.units import iso
 

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from pipeline.errors import Gone
 from pipeline.store.connection import STORE_ERRORS
-from pipeline.store.log import Event, Log
+from pipeline.store.event import Event
+from pipeline.store.log import Log
 
 _PAGE = 500
 _BLOCK_MS = 1_000

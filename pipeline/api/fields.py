@@ -8,7 +8,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import InvalidInput
-from pipeline.storage import NAME_BYTES, checked_filename, resolve
+from pipeline.paths import NAME_BYTES, checked_filename, resolve
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")

@@ -11,7 +11,7 @@ from pipeline.api.services import Services
 from pipeline.auth import Principal
 from pipeline.errors import Conflict, NotFound
 from pipeline.jobs.calls import now_ms
-from pipeline.storage import resolve
+from pipeline.paths import resolve
 from pipeline.store.connection import Store
 from pipeline.store.keys import Keys
 from pipeline.store.scripts import Script

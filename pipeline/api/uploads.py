@@ -10,7 +10,7 @@ import structlog
 from pipeline.api import ownership
 from pipeline.api.services import Services
 from pipeline.jobs.calls import now_ms
-from pipeline.storage import document_folder
+from pipeline.paths import document_folder
 from pipeline.store.scripts import Script
 
 LEASE_MS = 120_000

@@ -1,6 +1,6 @@
 """`hookline deliveries` and `hookline explain`: what became of each telling, and why."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -9,7 +9,9 @@ from rich.tree import Tree
 from pipeline.cli.console import fields, listing, out, plain, state
 from pipeline.cli.options import ConfigFile, Since, Token, Until, Url, address, instant
 from pipeline.cli.service import talk
-from pipeline.client import Client
+
+if TYPE_CHECKING:
+    from pipeline.client import Client
 
 deliveries = typer.Typer(no_args_is_help=True, help="What was sent to whom: list, show, send again.")
 ANSWER_SHOWN = 400
@@ -33,7 +35,7 @@ def list_deliveries(
 ) -> None:
     """The newest deliveries."""
 
-    async def ask(client: Client) -> list[dict[str, Any]]:
+    async def ask(client: "Client") -> list[dict[str, Any]]:
         return [
             one
             async for one in client.deliveries(
@@ -93,7 +95,7 @@ def list_undelivered(
 ) -> None:
     """What ought to have arrived and has not, the oldest first, and why."""
 
-    async def ask(client: Client) -> list[dict[str, Any]]:
+    async def ask(client: "Client") -> list[dict[str, Any]]:
         return [one async for one in client.undelivered(endpoint=endpoint, run=run, type=type, limit=limit)]
 
     found = talk(address(url, config), token, ask)

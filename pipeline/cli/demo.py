@@ -5,32 +5,28 @@ import base64
 import contextlib
 import importlib.util
 import json
-import os
 import secrets
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from pydantic import SecretStr
 from rich.markup import escape
 
 from pipeline.auth import issue
 from pipeline.cli.board import Board, Row
 from pipeline.cli.console import out
+from pipeline.cli.surroundings import ROOT, SUBSCRIBED, background, mail_server, service, subscriber
 from pipeline.client import Client
 from pipeline.config import Auth
 from pipeline.errors import HooklineError
 from pipeline.jobs.calls import now_ms
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = ROOT / "examples" / "documents"
-SUBSCRIBED = ("job.completed", "job.failed", "workflow.*")
 DEADLINE_SECONDS = 150.0
 ORIGINAL_CALL = {"documentId": "demo-doc-123", "filename": "sample.pdf", "mimeType": "application/pdf", "fileSize": 1024000}
 """The original system's own request, word for word."""
@@ -65,12 +61,14 @@ class _Demo:
         folder = Path(tempfile.mkdtemp(prefix="hookline-demo-"))
         try:
             async with contextlib.AsyncExitStack() as stack:
-                smtp = await stack.enter_async_context(self._mail_server())
-                hooks = await stack.enter_async_context(self._subscriber())
-                url = await stack.enter_async_context(self._service(folder, smtp, hooks))
+                smtp = await stack.enter_async_context(mail_server(self._mailed))
+                hooks = await stack.enter_async_context(subscriber(self._secret, self._delivered))
+                self._board.say("starting the service …")
+                url, said = await stack.enter_async_context(service(folder, smtp=smtp, hooks=hooks, secret=self._secret, jwt=self._jwt))
+                self._board.say(said)
                 token = issue(Auth(jwt_secret=SecretStr(self._jwt)), "demo-user", "admin", 3_600_000, now=now_ms())
                 client = await stack.enter_async_context(Client(url, token))
-                followed = await stack.enter_async_context(_background(self._follow(client)))
+                followed = await stack.enter_async_context(background(self._follow(client)))
                 with self._board:
                     started = await self._start(client, folder)
                     reason = await self._wait(followed)
@@ -85,79 +83,6 @@ class _Demo:
                 return code
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    # --- the surroundings -------------------------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _mail_server(self) -> AsyncIterator[int]:
-        from aiosmtpd.smtp import SMTP
-
-        demo = self
-
-        class Inbox:
-            async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-                demo._mails += 1
-                return "250 OK"
-
-        server = await asyncio.get_running_loop().create_server(lambda: SMTP(Inbox(), enable_SMTPUTF8=True), "127.0.0.1", 0)
-        async with server:
-            yield server.sockets[0].getsockname()[1]
-
-    @contextlib.asynccontextmanager
-    async def _subscriber(self) -> AsyncIterator[str]:
-        """The example analysis service, as a process of its own."""
-        app = ROOT / "examples" / "analysis-service" / "app.py"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(app), "--port", "0", stdout=asyncio.subprocess.PIPE, start_new_session=True,
-            env=os.environ | {"ANALYSIS_WEBHOOK_SECRET": self._secret},
-        )  # fmt: skip
-        assert process.stdout
-        try:
-            first = await asyncio.wait_for(process.stdout.readline(), 20)
-            if not first:
-                raise HooklineError(f"the subscriber did not start ({app}); what it said is above", hint="make demo installs all that it needs")
-            async with _background(self._listen(process.stdout)):
-                yield json.loads(first)["listening"]
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-    @contextlib.asynccontextmanager
-    async def _service(self, folder: Path, smtp: int, hooks: str) -> AsyncIterator[str]:
-        """`hookline serve` on the shipped config.yaml, with a data folder, a port and endpoints of its own."""
-        config = yaml.safe_load((ROOT / "config.yaml").read_text())
-        config["storage"] = {"url": str(folder / "storage")}
-        config["notifications"] = {"email": f"mailto://127.0.0.1:{smtp}/?from=hookline@example.com&to=compliance@example.com&mode=insecure"}
-        config["webhooks"] = {
-            "allow_networks": ["127.0.0.0/8"],
-            # A subscriber that refuses should show within the demo's own time.
-            # Once: a receiver that fails is left in peace for longer than anybody watches a demo.
-            "schedule": ["0s"],
-            "endpoints": [{"id": "analysis", "url": hooks, "types": list(SUBSCRIBED), "secret": self._secret}],
-        }
-        path = folder / "config.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOOKLINE_", "REDIS_", "BULLMQ_"))}
-        environment |= {"HOOKLINE_JWT_SECRET": self._jwt, "HOOKLINE_DATA_DIR": str(folder / "data"), "HOOKLINE_LOG_FORMAT": "json"}
-        log = folder / "service.log"
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "pipeline.cli", "serve", "--dev", "--config", str(path), "--port", "0",
-                stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment, start_new_session=True,
-            )  # fmt: skip
-        assert process.stdout
-        try:
-            self._board.say("starting the service …")
-            line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
-            if "ready" not in line:
-                raise HooklineError("the service did not start; the end of its log:\n" + log.read_text()[-3000:])
-            self._board.say(line.strip())
-            yield line.split()[-1]
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -202,12 +127,11 @@ class _Demo:
         if said:
             self._board.say(f"{row.document}: {said}")
 
-    async def _listen(self, lines: asyncio.StreamReader) -> None:
-        """Each line of the subscriber: a webhook that it verified, or did not."""
-        while line := await lines.readline():
-            self._delivered(json.loads(line))
+    def _mailed(self) -> None:
+        self._mails += 1
 
     def _delivered(self, said: dict[str, Any]) -> None:
+        """The subscriber says of a webhook that it verified it, or did not."""
         self._changed.set()
         if not said["verified"]:
             self._board.forged.append(said["id"])
@@ -296,13 +220,3 @@ def _maker() -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@contextlib.asynccontextmanager
-async def _background(coroutine: Any) -> AsyncIterator["asyncio.Task[None]"]:
-    task = asyncio.create_task(coroutine)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -1,6 +1,6 @@
 """`hookline endpoints`: who is told of what, and how."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -9,7 +9,9 @@ from pipeline.cli.console import fields, listing, out, state
 from pipeline.cli.deliveries import phases
 from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.cli.service import talk
-from pipeline.client import Client
+
+if TYPE_CHECKING:
+    from pipeline.client import Client
 
 endpoints = typer.Typer(no_args_is_help=True, help="Create, list, change, pause, test and enable webhook endpoints.")
 
@@ -44,7 +46,7 @@ def _given(**options: Any) -> dict[str, Any]:
 def list_endpoints(url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """All endpoints, oldest first."""
 
-    async def ask(client: Client) -> list[dict[str, Any]]:
+    async def ask(client: "Client") -> list[dict[str, Any]]:
         return [endpoint async for endpoint in client.endpoints()]
 
     found = talk(address(url, config), token, ask)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.console import complain, err, out
-from pipeline.cli.forwarder import Forwarded, Forwarder
 from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.cli.service import hints
-from pipeline.client import Client
 from pipeline.errors import Unavailable
 from webhooks.signing import generate_secret, key_of
+
+if TYPE_CHECKING:
+    from pipeline.cli.forwarder import Forwarded, Forwarder
+    from pipeline.client import Client
 
 RECONNECT_SECONDS = 1.0
 _WIDTHS = (12, 6, 5, 23, 30)
@@ -57,6 +59,9 @@ def listen(
         err.print(f"Verify with the secret [bold]{made}[/] [dim](HOOKLINE_LISTEN_SECRET keeps one)[/]", soft_wrap=True)
     source = address(url, config)
     err.print(f"{escape(source)} → {escape(forward_to)}  [dim]{escape(types or 'all types')}; Ctrl-C ends it[/]", soft_wrap=True)
+    from pipeline.cli.forwarder import Forwarder
+    from pipeline.client import Client
+
     forwarder = Forwarder(forward_to, made, _show)
 
     async def run() -> None:
@@ -75,7 +80,7 @@ def listen(
         raise typer.Exit(1)
 
 
-async def _events(client: Client, after: str | None, types: list[str]) -> AsyncIterator[dict[str, Any]]:
+async def _events(client: "Client", after: str | None, types: list[str]) -> AsyncIterator[dict[str, Any]]:
     """Events as they happen; a stream that broke is taken up again where it was. Raises what makes going on pointless."""
     cursor, reached, silent = after, False, False
     while True:
@@ -100,7 +105,7 @@ async def _events(client: Client, after: str | None, types: list[str]) -> AsyncI
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
-def _show(one: Forwarded) -> None:
+def _show(one: "Forwarded") -> None:
     event, data = one.event, one.event["data"]
     whose = " ".join(str(data[name]) for name in ("runId", "step") if data.get(name)) or str(data.get("jobId") or event["id"])
     at = datetime.fromisoformat(event["timestamp"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
@@ -114,7 +119,7 @@ def _row(*cells: str, more: str = "", style: str) -> None:
     out.print(Text(f"{line}  {more}".rstrip(), style=style), soft_wrap=True)
 
 
-def _summary(forwarder: Forwarder) -> None:
+def _summary(forwarder: "Forwarder") -> None:
     tally = forwarder.tally
     if not tally.total:
         err.print("[dim]nothing passed[/]")

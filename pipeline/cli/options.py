@@ -6,10 +6,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline import configfile
-from pipeline.jobs.calls import now_ms
-from pipeline.units import iso, parse_duration
-
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", envvar="HOOKLINE_CONFIG", help="The configuration [dim](default: ./config.yaml if there is one)[/]."),
@@ -39,12 +35,20 @@ def address(url: str | None, config: Path | None) -> str:
     """The service to talk to: the URL given, else where the configuration named says that it listens."""
     if url or not config:
         return url or DEFAULT_URL
+    # Here, because most commands are called without: the configuration's modules cost more than the command.
+    from pipeline import configfile
+
     server = configfile.load(config, os.environ, dev=True).server
     return f"http://{'127.0.0.1' if server.host in EVERYWHERE else server.host}:{server.port}"
 
 
 def instant(text: str | None) -> str | None:
     """A time as the API takes it: `2h` stands for the time two hours ago; all else is the API's to judge."""
+    if text is None:
+        return None
+    from pipeline.jobs.calls import now_ms
+    from pipeline.units import iso, parse_duration
+
     try:
         return iso(now_ms() - parse_duration(text))
     except ValueError:

@@ -1,7 +1,7 @@
 """`hookline runs` and `hookline jobs`: look at and act on a running service."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,7 +11,9 @@ from rich.tree import Tree
 from pipeline.cli.console import listing, out, state
 from pipeline.cli.options import ConfigFile, Token, Url, address
 from pipeline.cli.service import talk
-from pipeline.client import Client
+
+if TYPE_CHECKING:
+    from pipeline.client import Client
 
 runs = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry runs.")
 jobs = typer.Typer(no_args_is_help=True, help="Show jobs and count queues.")
@@ -28,7 +30,7 @@ def list_runs(
 ) -> None:
     """The newest runs."""
 
-    async def ask(client: Client) -> list[dict[str, Any]]:
+    async def ask(client: "Client") -> list[dict[str, Any]]:
         return [run async for run in client.runs(status=status, workflow=workflow, limit=limit)]
 
     found = talk(address(url, config), token, ask)
@@ -40,7 +42,7 @@ def list_runs(
 def show_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One run: its steps and what happened to it."""
 
-    async def ask(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async def ask(client: "Client") -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return await client.run(run_id), [event async for event in client.timeline(run_id)]
 
     run, timeline = talk(address(url, config), token, ask)

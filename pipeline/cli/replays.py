@@ -1,7 +1,7 @@
 """`hookline replays`: many deliveries of an endpoint sent again, counted first, watched, and cancelled."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -9,7 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from pipeline.cli.console import err, fields, listing, out, state
 from pipeline.cli.options import ConfigFile, Token, Url, address, instant
 from pipeline.cli.service import talk
-from pipeline.client import Client
+
+if TYPE_CHECKING:
+    from pipeline.client import Client
 
 replays = typer.Typer(no_args_is_help=True, help="Send many deliveries again: what is lost, or missing, since a time.")
 LOOK_SECONDS = 0.5
@@ -40,7 +42,7 @@ def start_replay(
     asked |= {name: [part.strip() for part in text.split(",")] for name, text in (("status", status), ("types", types)) if text}
     asked = {name: value for name, value in asked.items() if value is not None}
 
-    async def ask(client: Client) -> dict[str, Any]:
+    async def ask(client: "Client") -> dict[str, Any]:
         begun = await client.start_replay(endpoint_id, asked)
         return begun if dry_run or detach else await _watch(client, begun)
 
@@ -51,7 +53,7 @@ def start_replay(
     _show(found)
 
 
-async def _watch(client: Client, replay: dict[str, Any]) -> dict[str, Any]:
+async def _watch(client: "Client", replay: dict[str, Any]) -> dict[str, Any]:
     err.print(f"[dim]{replay['id']}: hookline replays cancel {replay['id']} ends it[/]", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sent again"))
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
@@ -67,7 +69,7 @@ async def _watch(client: Client, replay: dict[str, Any]) -> dict[str, Any]:
 def list_replays(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """The newest replays."""
 
-    async def ask(client: Client) -> list[dict[str, Any]]:
+    async def ask(client: "Client") -> list[dict[str, Any]]:
         return [one async for one in client.replays(limit=limit)]
 
     found = talk(address(url, config), token, ask)

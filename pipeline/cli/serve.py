@@ -1,6 +1,5 @@
 """`hookline serve`: run the service until Ctrl-C or SIGTERM."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +8,15 @@ import typer
 from rich.markup import escape
 
 from pipeline import configfile, declared, logs
-from pipeline.app import ALL_PARTS, Part
+from pipeline.cli.check import Check, checked, rules
 from pipeline.cli.console import err, out
 from pipeline.cli.options import ConfigFile, found
 from pipeline.config import Config
 from pipeline.dev import with_dev_secrets
 from pipeline.jobs.registry import resolve_all
+from pipeline.parts import ROLES
 from pipeline.store.embedded import EmbeddedStore
 from pipeline.supervisor import Supervisor
-
-ROLES: dict[str, tuple[Part, ...]] = {"all": ALL_PARTS} | {part: (part,) for part in ALL_PARTS}
 
 
 def serve(
@@ -37,12 +35,10 @@ def serve(
     if role not in ROLES:
         raise typer.BadParameter(f"{role!r} is no role; choose one of {', '.join(ROLES)}", param_hint="--role")
     overrides = {"server": {key: value for key, value in (("host", host), ("port", port)) if value is not None}}
-    loaded, source = configfile.load_with_source(found(config), os.environ, dev=dev, overrides=overrides)
+    processors: tuple[Check, ...] = (rules, resolve_all) if "worker" in ROLES[role] else ()
+    loaded, _ = checked(found(config), *processors, declared.check, dev=dev, overrides=overrides)
     settings = with_dev_secrets(loaded) if dev else loaded
     configfile.require_secrets(settings)
-    if "worker" in ROLES[role]:
-        resolve_all(settings, source)
-    declared.check(settings, source)
     logs.configure(settings.log_format)
     for warning in settings.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.client import Client, RequestFailed
 from pipeline.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pipeline.client import Client
 
 
 @contextmanager
 def hints() -> Iterator[None]:
     """Adds to an error what the caller can do about it."""
+    from pipeline.client import RequestFailed
+
     try:
         yield
     except Unavailable as error:
@@ -25,8 +29,10 @@ def hints() -> Iterator[None]:
         raise
 
 
-def talk(url: str, token: str | None, ask: Callable[[Client], Awaitable[Any]]) -> Any:
+def talk(url: str, token: str | None, ask: Callable[["Client"], Awaitable[Any]]) -> Any:
     """What `ask` returns. Raises what the client raises."""
+    # Here, as everywhere in the commands, so that `--help` need not wait for an HTTP client.
+    from pipeline.client import Client
 
     async def conversation() -> Any:
         async with Client(url, token) as client:

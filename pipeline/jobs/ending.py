@@ -11,7 +11,7 @@ from pipeline.jobs import backoff, calls, events
 from pipeline.jobs.attempt import Completed, Failed
 from pipeline.jobs.calls import QueueKeys
 from pipeline.jobs.model import Job
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 from pipeline.store.scripts import Call
 
 STACKS = 10

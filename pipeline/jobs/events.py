@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.jobs.model import Job
-from pipeline.store.log import Event, event_id_of
+from pipeline.store.event import Event, event_id_of
 from pipeline.units import iso
 
 

@@ -13,7 +13,7 @@ from pipeline.jobs.fetched import Fetched
 from pipeline.jobs.model import Job
 from pipeline.jobs.results import RESULT_LIMIT
 from pipeline.jobs.runner import REASON_LIMIT
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,12 +12,13 @@ from pipeline.config import Config
 from pipeline.errors import InvalidInput, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
+from pipeline.paths import checked_id, findings_path, resolve
 from pipeline.processors import extraction, llm, packs, questions
 from pipeline.processors.detection import Detector
 from pipeline.processors.packs.model import Severity
 from pipeline.processors.rules import Finding, findings, gravest, lost
 from pipeline.processors.scoring import Loss, remaining
-from pipeline.storage import Storage, checked_id, findings_path, resolve
+from pipeline.storage import Storage
 
 SHOWN = 50
 """Findings in a result; all of them are in the file at `findingsPath`."""

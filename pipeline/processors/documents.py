@@ -10,8 +10,9 @@ from pipeline.config import Config
 from pipeline.errors import InvalidInput, PermanentFailure
 from pipeline.jobs.model import Job
 from pipeline.jobs.registry import processor
+from pipeline.paths import document_path, resolve, text_path
 from pipeline.processors import extraction
-from pipeline.storage import Storage, document_path, resolve, text_path
+from pipeline.storage import Storage
 
 
 class ProcessDocument(BaseModel):

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 
 from pipeline.errors import InvalidInput, PermanentFailure
+from pipeline.paths import text_path
 from pipeline.processors import containers, hypertext, mediatypes
 from pipeline.processors.extras import needed
-from pipeline.storage import Storage, text_path
+from pipeline.storage import Storage
 
 PAGE_END = "\f"
 """Ends each page in a stored text, as in pdftotext's output; a text without any has no pages."""

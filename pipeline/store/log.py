@@ -1,20 +1,16 @@
-"""The event log: one Redis Stream that the workflow engine and the webhook fan-out read as consumer groups."""
+"""The event log: one Redis Stream, as its writers, its readers by cursor and its keeper use it; who reads it in a group: group.py."""
 
-import hashlib
 import re
 import secrets
-import time
-from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from redis.exceptions import ResponseError
 
 from pipeline.errors import Gone, InvalidInput
 from pipeline.store.connection import Store
+from pipeline.store.event import Event
 from pipeline.store.scripts import Script
-from pipeline.units import iso
 
 # Readers by cursor must learn that they missed something: the stream itself does not remember what it dropped.
 # SET comes second, because a full store, which needs trimming most, refuses it as the first write.
@@ -55,72 +51,14 @@ end
 return {#rows, rows[#rows] and rows[#rows][1] or '', false}
 """)
 _FIND_ENTRIES = 500
-_IDENTITY = hashlib.blake2b(digest_size=16)
-"""Copied for each event: that takes less than making one."""
 _APPENDED_SECONDS = 60
 """How long a repeated append is recognised: longer than it is tried."""
 CURSOR = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 """A stream id; no number of it exceeds the 64 bits that the store has for each."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Event:
-    """Something that happened, in the past tense."""
-
-    id: str
-    """`evt_<hash>` of what happened, so the same on every delivery and every re-execution: receivers deduplicate on it."""
-    type: str
-    """Dot-delimited, for example `job.completed`."""
-    timestamp: int
-    """When it happened, ms since the epoch."""
-    data: dict[str, Any]
-    cursor: str = ""
-    """The stream id once it is in the log; only a position, never an identity."""
-
-    def document(self) -> dict[str, Any]:
-        """The body that subscribers receive: `{type, timestamp, data}`."""
-        return {"type": self.type, "timestamp": iso(self.timestamp), "data": self.data}
-
-    def fields(self) -> list[str]:
-        """The entry's fields, flat, as the scripts pass them to XADD."""
-        return ["id", self.id, "type", self.type, "ts", str(self.timestamp), "data", orjson.dumps(self.data).decode()]
-
-    @staticmethod
-    def parse(cursor: str, fields: dict[str, str]) -> "Event":
-        """An entry's event."""
-        return _Entry(cursor, fields)
-
-
-class _Entry(Event):
-    """An event as it was read: its data is parsed when somebody asks for it, which of most entries nobody does."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, cursor: str, fields: dict[str, str]) -> None:
-        self.id, self.type, self.timestamp, self._text, self.cursor = fields["id"], fields["type"], int(fields["ts"]), fields["data"], cursor
-
-    def __getattr__(self, name: str) -> Any:
-        # `data` until it is set.
-        if name != "data":
-            raise AttributeError(name)
-        self.data = orjson.loads(self._text)
-        return self.data
-
-
-def event_id(type: str, *identity: object) -> str:
-    """The id of an event, computed from what happened: its type with run, step and n, or with queue, job, its timestamp and attempt."""
-    return event_id_of("\x1f".join((type, *map(str, identity))))
-
-
-def event_id_of(text: str) -> str:
-    """The same where what happened has been written already, as every job's end is: its parts, with U+001F between them."""
-    identity = _IDENTITY.copy()
-    identity.update(text.encode())
-    return "evt_" + identity.hexdigest()
-
-
 class Log:
-    """The log as its writers, its readers by cursor and its keeper use it."""
+    """The log at one key of the store."""
 
     def __init__(self, redis: Store, key: str) -> None:
         self._redis = redis
@@ -155,7 +93,7 @@ class Log:
             raise Gone("events after this cursor are no longer kept", earliest=await self.earliest())
         if not rows and block_ms:
             found = await self._redis.xread({self.key: cursor or "0-0"}, count=limit, block=block_ms)
-            rows = _rows(found)
+            rows = entries(found)
         return [Event.parse(*row) for row in rows]
 
     async def find(self, event: str, *, most: int) -> Event | None:
@@ -248,85 +186,7 @@ class Log:
         return str(pending["min"]) if pending["pending"] else _after(str(group["last-delivered-id"]))
 
 
-class Group:
-    """One consumer of one consumer group of the log."""
-
-    CLAIM_AFTER_MS = 5_000
-    """How long an entry may stay unacknowledged before another consumer takes it; reading one twice is harmless by design."""
-
-    def __init__(self, redis: Store, key: str, group: str, consumer: str, *, types: Collection[str] | None = None) -> None:
-        """`types`: entries of others are acknowledged unread (None: there are no others)."""
-        self._redis = redis
-        self._types = types
-        self.key = key
-        self.group = group
-        self._consumer = consumer
-        self._claimed_at = float("-inf")
-        self._flowing = False
-
-    async def create(self) -> None:
-        """Make the group, from the beginning of the log, if it does not exist."""
-        try:
-            await self._redis.xgroup_create(self.key, self.group, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-
-    async def read(self, *, count: int, block_ms: int) -> list[Event]:
-        """The next entries: those a dead consumer left unacknowledged (looked for every second), then new ones."""
-        return await self._surely(self._read(count, block_ms))
-
-    async def left(self, *, count: int) -> list[Event]:
-        """Entries that a dead consumer left unacknowledged, or this one for long; looked for every second."""
-        return await self._surely(self._left(count))
-
-    async def _surely(self, reading: Awaitable[list[Event]]) -> list[Event]:
-        try:
-            return await reading
-        except ResponseError as error:
-            # Not asked for beforehand: a full store refuses to make a group even where there is one.
-            if "NOGROUP" not in str(error):
-                raise
-            await self.create()
-            return []
-
-    async def _read(self, count: int, block_ms: int) -> list[Event]:
-        if left := await self._left(count):
-            return left
-        # Where there was something there often is more: asked for without waiting, it comes on the connection that all share.
-        wait = None if self._flowing else block_ms
-        found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=wait)
-        if not found and self._flowing:
-            found = await self._redis.xreadgroup(self.group, self._consumer, {self.key: ">"}, count=count, block=block_ms)
-        self._flowing = bool(found)
-        return await self._wanted(_rows(found))
-
-    async def _left(self, count: int) -> list[Event]:
-        if time.monotonic() - self._claimed_at < 1.0:
-            return []
-        claimed = await self._redis.xautoclaim(self.key, self.group, self._consumer, min_idle_time=self.CLAIM_AFTER_MS, count=count)
-        rows = [row for row in claimed[1] if row[1]]
-        if not rows:
-            self._claimed_at = time.monotonic()
-        return await self._wanted(rows)
-
-    async def _wanted(self, rows: Sequence[tuple[str, dict[str, str]]]) -> list[Event]:
-        if self._types is None:
-            return [Event.parse(*row) for row in rows]
-        await self.ack([cursor for cursor, fields in rows if fields["type"] not in self._types])
-        return [Event.parse(*row) for row in rows if row[1]["type"] in self._types]
-
-    async def ack(self, cursors: Sequence[str]) -> None:
-        if cursors:
-            await self._redis.xack(self.key, self.group, *cursors)
-
-    async def deliveries(self, cursor: str) -> int:
-        """How often an unacknowledged entry was handed out."""
-        rows = await self._redis.xpending_range(self.key, self.group, min=cursor, max=cursor, count=1)
-        return int(rows[0]["times_delivered"]) if rows else 0
-
-
-def _rows(found: Any) -> list[tuple[str, dict[str, str]]]:
+def entries(found: Any) -> list[tuple[str, dict[str, str]]]:
     """The entries of an XREAD answer, which is a list of pairs in RESP2 and a map in RESP3."""
     if not found:
         return []

@@ -2,9 +2,9 @@
 
 import hashlib
 import importlib.metadata
-import importlib.resources
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -18,8 +18,9 @@ Call = tuple[list[str], list[Argument]]
 
 @cache
 def _commands() -> dict[str, str]:
-    folder = importlib.resources.files("bullmq") / "commands"
-    return {file.name.split("-")[0]: file.read_text() for file in folder.iterdir() if file.name.endswith(".lua")}
+    # Looked up, not imported: the library's Python is not used, and each process would pay for it.
+    folder = Path(str(importlib.metadata.distribution("bullmq").locate_file("bullmq/commands")))
+    return {file.name.split("-")[0]: file.read_text() for file in folder.glob("*.lua")}
 
 
 def stock(name: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import structlog
 
 from pipeline.store.connection import STORE_ERRORS
-from pipeline.store.log import Event, Group
+from pipeline.store.event import Event
+from pipeline.store.group import Group
 from pipeline.workflows.commits import TOGETHER
 from pipeline.workflows.model import Broken, JobEnded, JobHeld
 from pipeline.workflows.transitions import JOB_ENDS, Entry, Transitions

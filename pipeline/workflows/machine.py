@@ -7,7 +7,7 @@ belongs to an earlier execution of a step (another `n`), gives no decision.
 from dataclasses import replace
 from typing import Any, assert_never
 
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 from pipeline.units import format_duration, iso
 from pipeline.workflows import expressions, telling
 from pipeline.workflows.definition import Definition, StepDefinition

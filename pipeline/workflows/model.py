@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 
 
 class RunStatus(StrEnum):

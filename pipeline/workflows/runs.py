@@ -13,9 +13,9 @@ from pipeline.ids import new_id
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import LOST_REPLY_SECONDS, Queues
 from pipeline.store.connection import Store
+from pipeline.store.event import Event
 from pipeline.store.idempotency import JOB, SECONDS, Answer, Claim, parse
 from pipeline.store.keys import Keys
-from pipeline.store.log import Event
 from pipeline.store.memory import REFUSE_NEW, Memory
 from pipeline.units import iso
 from pipeline.workflows import machine

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.store.log import Event, event_id, event_id_of
+from pipeline.store.event import Event, event_id, event_id_of
 from pipeline.workflows.definition import StepDefinition
 from pipeline.workflows.model import Run, RunStatus, Step, StepStatus
 

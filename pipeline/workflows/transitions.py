@@ -14,9 +14,9 @@ from pipeline.jobs.model import Origin
 from pipeline.jobs.plain import ADD, Plain
 from pipeline.jobs.queues import Queues
 from pipeline.store.connection import STORE_ERRORS, Store
+from pipeline.store.event import Event
 from pipeline.store.idempotency import Answer, Claim, record
 from pipeline.store.keys import Keys
-from pipeline.store.log import Event
 from pipeline.store.scripts import Argument, Call, composed, lua, pack, pack_call
 from pipeline.units import iso
 from pipeline.workflows import machine

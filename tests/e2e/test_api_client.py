@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from pipeline.client import Client, RequestFailed
 from pipeline.errors import Unavailable
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 from tests.support.api import DOCUMENT, DOCUMENT_UPLOAD, NOTIFICATION, Api, serving
 
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from pipeline.api.feed import Feed
 from pipeline.jobs.calls import now_ms
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 from tests.support.api import Api, serving
 
 

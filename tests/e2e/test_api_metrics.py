@@ -6,7 +6,8 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from pipeline.api.metrics import family
-from pipeline.store.log import Event, Group
+from pipeline.store.event import Event
+from pipeline.store.group import Group
 from tests.support.api import NOTIFICATION, serving
 
 LINE = re.compile(r'(?P<name>[a-z_]+)(\{(?P<labels>[a-z]+="([^"\\\n]|\\["\\n])*"(,[a-z]+="([^"\\\n]|\\["\\n])*")*)\})? (?P<value>[0-9.e+-]+)')

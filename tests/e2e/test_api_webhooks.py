@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
-from pipeline.store.log import Event, Group
+from pipeline.store.event import Event
+from pipeline.store.group import Group
 from tests.support.api import DOCUMENT, DOCUMENT_UPLOAD, Api, serving
 from tests.support.receiver import raw_server
 from webhooks import Declared, Webhooks

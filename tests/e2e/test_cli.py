@@ -81,6 +81,29 @@ def test_a_mistake_in_a_rule_pack_is_shown_in_the_pack(tmp_path: Path) -> None:
     assert "house.yaml:3:35: rules[0].kindz: unknown key 'kindz'; did you mean 'kinds'?" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["validate"], ["serve", "--port", "0"]])
+def test_mistakes_of_every_kind_are_shown_in_one_round(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "config.yaml").write_text("""\
+sever: {port: 3000}
+notifications: {templates: {sms: {text: "{mesage}"}}}
+queues:
+  mine: {processors: {do: "nowhere:Doer"}, limiter: {max: 1}}
+compliance: {packs: [house.yaml]}
+webhooks:
+  endpoints:
+    - {id: a, url: https://a.example.com/, secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, concurrency: 0, types: ["job.*.x"]}
+workflows:
+  w: {steps: {one: {queue: mine, needs: [two]}}}
+""")
+    done = hookline(*command, folder=tmp_path)
+    assert done.returncode == 2
+    places = [line.split("config.yaml:")[1].split(": ")[0] for line in done.stderr.splitlines() if "config.yaml:" in line]
+    assert places == ["4:44", "8:105", "1:1", "10:42", "2:42", "5:22", "4:28", "8:115"]
+    assert done.stderr.count("house.yaml") == 1, "the processor that reads it says no more"
+    assert done.stderr.count("mesage") == 1
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", [["validate"], ["serve", "--dev", "--port", "0"]])
 def test_a_webhook_endpoint_that_cannot_be_used_is_shown_where_the_file_names_it(tmp_path: Path, command: list[str]) -> None:
     endpoint = "{id: a, url: 'https://example.com/', types: ['job.*.x'], secret: hunter2, headers: {Host: x}, filter: event.dat.n > 1}"

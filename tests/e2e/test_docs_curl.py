@@ -24,7 +24,7 @@ async def api(redis: Redis, tmp_path: Path) -> AsyncIterator[Api]:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-@pytest.mark.parametrize("page", ["api.md", "webhooks.md"])
+@pytest.mark.parametrize("page", ["api.md", "webhooks-events.md", "webhooks-operating.md"])
 async def test_a_command_is_answered(api: Api, tmp_path: Path, page: str) -> None:
     (tmp_path / "sample.pdf").write_bytes(b"%PDF-1.4\n")
     text = (DOCS / page).read_text()

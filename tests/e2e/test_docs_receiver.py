@@ -1,4 +1,4 @@
-"""The fixture `hookline_receiver` as its users have it: found by its entry point, in the example of docs/webhooks.md, against a running service."""
+"""The fixture `hookline_receiver` as its users have it: found by its entry point, in the example of the documentation, against a running service."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def installed(folder: Path) -> None:
 
 
 async def test_the_example_passes(tmp_path: Path) -> None:
-    (example,) = EXAMPLE.findall((ROOT / "docs/webhooks.md").read_text())
+    (example,) = EXAMPLE.findall((ROOT / "docs/webhooks-receiving.md").read_text())
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "test_example.py").write_text(example)

@@ -9,7 +9,7 @@ import yaml
 
 from pipeline.client import Client, RequestFailed
 from pipeline.errors import InvalidInput
-from pipeline.storage import checked_filename
+from pipeline.paths import checked_filename
 from tests.support.attempts import generate
 from tests.support.catalogue import DOCUMENTS, Hostile
 from tests.support.runs import ended

@@ -14,6 +14,7 @@ import aiohttp
 import jwt
 import psutil
 import yaml
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.faults.server import Delivery, Endpoint, Refused, Which
 
@@ -92,19 +93,31 @@ class Hookline:
         self._url = ""
 
     async def __aenter__(self) -> "Hookline":
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
 
     async def start(self) -> None:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._token}"})
         if not self._rest.processes():
             self._url = await self._rest.start()
         if not self._sender.processes():
             await self._sender.start()
-        if self._session is None:
-            self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._token}"})
+        await self._ready()
+
+    @retry(retry=retry_if_result(lambda ready: not ready), wait=wait_fixed(0.02), stop=stop_after_delay(600))
+    async def _ready(self) -> bool:
+        """Whether the store answers; one that was killed reads its file first."""
+        assert self._session
+        async with self._session.get(f"{self._url}/health/ready") as response:
+            return response.status == 200
 
     async def stop(self) -> None:
         if self._session:

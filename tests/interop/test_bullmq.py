@@ -15,7 +15,8 @@ import pytest_asyncio
 from pipeline.config import Config
 from pipeline.jobs.queues import Queues
 from pipeline.store import connection
-from pipeline.store.log import Event, Log
+from pipeline.store.event import Event
+from pipeline.store.log import Log
 from tests.support.chains import no_libraries, queue
 from tests.support.events import events_until
 from tests.support.node import MAJORS, Hand, installed, node, told

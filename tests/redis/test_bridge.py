@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from pipeline.config import Config
 from pipeline.jobs import bridge as bridge_module
 from pipeline.jobs.calls import now_ms
+from pipeline.store.event import event_id
 from pipeline.store.idempotency import Answer, Claim
-from pipeline.store.log import event_id
 from tests.redis.test_engine import HOUR, House
 from tests.support.events import count, events_until
 from tests.support.foreign import Foreign

@@ -13,7 +13,8 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from pipeline.store import pool, verbs, wire
 from pipeline.store.connection import STORE_ERRORS, Store, connect
-from pipeline.store.log import Event, Log
+from pipeline.store.event import Event
+from pipeline.store.log import Log
 from pipeline.store.scripts import Script
 from pipeline.store.wire import NotSent, Refused, ReplyLost
 from tests.support.proxy import Proxy

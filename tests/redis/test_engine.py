@@ -15,9 +15,11 @@ from pipeline.jobs.bridge import Bridge
 from pipeline.jobs.calls import now_ms
 from pipeline.jobs.queues import Queues
 from pipeline.store import connection
+from pipeline.store.event import Event, event_id
+from pipeline.store.group import Group
 from pipeline.store.idempotency import Answer, Claim
 from pipeline.store.keys import Keys
-from pipeline.store.log import Event, Group, Log, event_id
+from pipeline.store.log import Log
 from pipeline.workflows import engine as engine_module
 from pipeline.workflows import recovery as recovery_module
 from pipeline.workflows.commits import Commit, Commits

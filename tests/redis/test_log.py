@@ -4,7 +4,9 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline.errors import Gone, InvalidInput
-from pipeline.store.log import Event, Group, Log, event_id
+from pipeline.store.event import Event, event_id
+from pipeline.store.group import Group
+from pipeline.store.log import Log
 
 KEY = "hookline:log"
 HOUR = 3_600_000

@@ -20,7 +20,8 @@ from pipeline.jobs.runner import Runner
 from pipeline.jobs.worker import Worker
 from pipeline.processors.push import PushProcessor
 from pipeline.store import connection
-from pipeline.store.log import Event, Log
+from pipeline.store.event import Event
+from pipeline.store.log import Log
 from tests.support.events import count, events_until
 from tests.support.receiver import Answer, Receiver, Script, raw_server, receiving
 from tests.support.valkey import Valkey

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from tests.support.hooks import T0, Clock, Hooks
 from webhooks import Conflict, Declared, InvalidInput, MissingKey, NotFound, ReadOnly, RefusedAddress
 from webhooks.requests import Requests
+from webhooks.service import RETENTION_MS
 from webhooks.signing import Key, generate_secret, key_of
 
 SECRET = generate_secret()
@@ -340,3 +341,32 @@ async def test_the_directory_reads_only_what_changed(redis: Redis) -> None:
     await redis.flushall()
     await hooks.directory.refresh()
     assert hooks.directory.route("b") == []
+
+
+async def test_deletions_are_forgotten_without_anybody_missing_one(redis: Redis) -> None:
+    hooks, away = Hooks(redis), Hooks(redis)
+    endpoints = hooks.webhooks.endpoints
+    recorded = await hooks.endpoint()
+    event = await hooks.event()
+    await hooks.spread()
+    forgotten, last, kept = [await hooks.endpoint() for _ in range(3)]
+    for one in (hooks, away):
+        await one.directory.refresh()
+    for endpoint in (recorded, forgotten):
+        await endpoints.delete(endpoint)
+    await hooks.directory.refresh()
+    await redis.zadd(hooks.keys.deleted, {f"ep_{n}": T0 + 1 for n in range(999)})
+    hooks.clock.forward(2)
+    await endpoints.delete(last)
+    assert set(await redis.zrange(hooks.keys.changes, 0, -1)) == {"", recorded, last, kept}
+    assert (await redis.zscore(hooks.keys.deleted, forgotten), await redis.zcard(hooks.keys.deleted)) == (None, 1001)
+    assert [one.event for one in (await hooks.webhooks.deliveries.list(event=event)).items] == [event], "as long as there are records of it"
+    unchanged = hooks.directory.get(kept)
+    assert await hooks.directory.refresh() == {last}
+    assert hooks.directory.get(kept) is unchanged, "who saw it go reads on"
+    assert await away.directory.refresh() >= {recorded, forgotten, last}
+    assert [one.id for one in away.directory.route("a")] == [kept]
+    hooks.clock.forward(RETENTION_MS + 1)
+    await hooks.webhooks.deliveries.sweep()
+    await endpoints.delete(kept)
+    assert recorded not in await redis.zrange(hooks.keys.changes, 0, -1)

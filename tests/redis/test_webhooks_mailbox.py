@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -85,8 +86,38 @@ async def test_a_repeated_claim_returns_the_same(redis: Redis) -> None:
 
     hooks.mailbox._claim = twice  # type: ignore[assignment]
     assert len(await claim(hooks, 2)) == 2
-    assert answers[0][2] == answers[1][2]
+    (first,), (again,) = (answer[2] for answer in answers)
+    assert first[:3] == again[:3]
+    # The repeated one reads the records.
+    assert first[3:] == [row[:2] for row in again[3:]]
     assert await redis.zcard(hooks.keys.mailbox((await hooks.webhooks.endpoints.list()).items[0].id)) == 3
+
+
+async def test_a_claim_of_what_was_never_attempted_reads_no_record(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 10)
+    ones = await claim(hooks)
+    # Handed back, they still are such.
+    await hooks.mailbox.settle([released(one) for one in ones], hooks.clock.now)
+    hooks.clock.forward(1)
+    await consistent(hooks)
+    await redis.config_resetstat()
+    again = await claim(hooks)
+    assert [replace(one, lease="") for one in again] == [replace(one, lease="") for one in ones]
+    assert len(again) == 10
+    assert (await redis.info("commandstats"))["cmdstat_hmget"]["calls"] == 1, "the endpoint's"
+    await settle(hooks, again[0], Verdict.RETRY, due=hooks.clock.now)
+    hooks.clock.forward(1)
+    assert [(one.id, one.attempts) for one in await claim(hooks)] == [(again[0].id, 1)]
+
+
+async def test_two_claims_within_a_millisecond_have_different_leases(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 2)
+    for token in ("0" * 16, "0000000001" + "0" * 6):
+        await hooks.mailbox._claim([hooks.keys.prefix], [hooks.clock.now, 1, 1, token, ""])
+        await redis.zadd(hooks.keys.due, {endpoint: hooks.clock.now})
+    ends = [score for _, score in await redis.zrange(hooks.keys.leases(endpoint), 0, -1, withscores=True)]
+    assert ends == [hooks.clock.now + LEASE_MS, pytest.approx(hooks.clock.now + LEASE_MS + 0.001, rel=0, abs=1e-4)]
+    assert ends[0] != ends[1]
 
 
 async def test_delivered(redis: Redis) -> None:
@@ -462,8 +493,11 @@ async def test_what_was_handed_back_or_lost_is_a_retry_again_if_it_was_one(redis
 
 
 async def test_what_an_earlier_version_left_is_delivered(redis: Redis) -> None:
-    """Its records, its events, and its leases, which its index of endpoints had the end of."""
+    """Its records, its mailboxes, its events, and its leases, which its index of endpoints had the end of."""
     hooks, endpoint = await filled(redis, 3)
+    for one in (await hooks.webhooks.deliveries.list()).items:
+        await redis.zrem(hooks.keys.mailbox(endpoint), one.id + one.event)
+        await redis.zadd(hooks.keys.mailbox(endpoint), {one.id: hooks.clock.now})
     (lost,) = await claim(hooks, 1)
     events = {one.event for one in (await hooks.webhooks.deliveries.list()).items}
     for event in events:

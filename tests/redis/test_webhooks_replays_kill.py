@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from pipeline.store.log import Event, event_id
+from pipeline.store.event import Event, event_id
 from tests.redis.test_webhooks_replays import begin, settle
 from tests.support import soak
 from tests.support.hooks import Hooks

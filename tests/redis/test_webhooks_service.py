@@ -188,6 +188,23 @@ async def test_410_disables_the_endpoint_and_tells(redis: Redis) -> None:
     assert len(gone.received) == 1
 
 
+async def test_one_that_is_disabled_by_such_an_event_is_told_of_too_and_nothing_goes_round(redis: Redis) -> None:
+    hooks = hooks_of(redis, schedule=(0,))
+    async with receiving(Answer(status=410)) as first, receiving(Answer(status=410)) as second, receiving() as other:
+        ids = [await hooks.endpoint(first.url, types=["*"]), await hooks.endpoint(second.url, types=["delivery.*", "endpoint.*"])]
+        await hooks.endpoint(other.url, types=["delivery.*", "endpoint.*"])
+        async with hooks.running():
+            await hooks.event()
+            told = [(await other.next()).event for _ in range(3)]
+    assert [one["data"]["endpoint"] for one in told if one["type"] == "endpoint.disabled"] == ids
+    about = next(one["data"] for one in told if one["data"]["endpoint"] == ids[1])
+    check_told("endpoint.disabled", about)
+    assert about["eventType"] in ("delivery.exhausted", "endpoint.disabled")
+    assert await redis.llen(hooks.keys.outbox) == 0
+    logged = sorted(event.type for event in await hooks.log.after("", limit=10))
+    assert logged == ["delivery.exhausted", "endpoint.disabled", "endpoint.disabled", "job.completed"], "the second's deliveries cause no more"
+
+
 async def test_a_receiver_may_end_one_delivery_or_all(redis: Redis) -> None:
     hooks = hooks_of(redis)
     async with receiving() as receiver, receiving() as other:
@@ -287,6 +304,23 @@ async def test_an_endpoint_deleted_while_it_is_sent_to_costs_the_others_nothing(
         assert [one.id for one in (await hooks.webhooks.endpoints.list()).items] == [other]
         with pytest.raises(NotFound):
             await hooks.webhooks.endpoints.get(deleted)
+
+
+async def test_no_process_keeps_the_keys_of_an_endpoint_that_is_gone(redis: Redis) -> None:
+    hooks = hooks_of(redis)
+    async with receiving() as receiver:
+        kept, deleted = [await hooks.endpoint(receiver.url) for _ in range(2)]
+        async with hooks.running():
+            await hooks.event(n=1)
+            for _ in range(2):
+                await receiver.next()
+            dispatcher = hooks.webhooks._dispatcher
+            assert dispatcher
+            assert dispatcher._requests._opened.keys() == {kept, deleted}
+            await hooks.webhooks.endpoints.delete(deleted)
+            await hooks.event(n=2)
+            await receiver.next()
+            assert dispatcher._requests._opened.keys() == {kept}
 
 
 async def test_pausing_holds_and_enabling_goes_on(redis: Redis) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.jobs.calls import now_ms
 from pipeline.store import connection
-from pipeline.store.log import Group
+from pipeline.store.group import Group
 from tests.redis.test_engine import House
 from tests.support.foreign import Foreign
 

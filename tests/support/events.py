@@ -7,7 +7,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from pipeline.catalogue import BY_TYPE, RESERVED
-from pipeline.store.log import Event, Log
+from pipeline.store.event import Event
+from pipeline.store.log import Log
 
 
 def check_told(type: str, data: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 
 from pipeline.filters import compile_filter
 from pipeline.history import History
+from pipeline.store.event import Event, event_id
+from pipeline.store.group import Group
 from pipeline.store.keys import Keys as PipelineKeys
-from pipeline.store.log import Event, Group, Log, event_id
+from pipeline.store.log import Log
 from webhooks import Webhooks, fanout
 from webhooks.directory import Directory
 from webhooks.fanout import Fanout

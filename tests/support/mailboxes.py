@@ -37,23 +37,25 @@ async def consistent(hooks: Hooks) -> None:
     """Each pending delivery is in exactly one place, and each other one in none; of each line one has its turn."""
     turns: Counter[tuple[str, str]] = Counter()
     for delivery in (await hooks.webhooks.deliveries.list(limit=1000)).items:
-        places = [
-            await hooks.redis.zscore(key(delivery.endpoint), delivery.id) for key in (hooks.keys.mailbox, hooks.keys.retries, hooks.keys.leases)
-        ]
+        untried = await hooks.redis.zscore(hooks.keys.mailbox(delivery.endpoint), delivery.id + delivery.event)
+        assert untried is None or (delivery.attempts, delivery.line) == (0, None), delivery
+        places = [untried]
+        for key in (hooks.keys.mailbox, hooks.keys.retries, hooks.keys.leases):
+            places.append(await hooks.redis.zscore(key(delivery.endpoint), delivery.id))
         pending = delivery.status is DeliveryStatus.PENDING
         if delivery.line:
-            key, place = delivery.line[:HASH], delivery.line[HASH:]
-            in_line = await hooks.redis.zscore(hooks.keys.line(delivery.endpoint, key), place + delivery.id) is not None
+            line, place = delivery.line[:HASH], delivery.line[HASH:]
+            in_line = await hooks.redis.zscore(hooks.keys.line(delivery.endpoint, line), place + delivery.id) is not None
             assert in_line is pending, delivery
-            turns[delivery.endpoint, key] += sum(place is not None for place in places) if pending else 0
+            turns[delivery.endpoint, line] += sum(place is not None for place in places) if pending else 0
         else:
             assert sum(place is not None for place in places) == pending, delivery
         assert (await hooks.redis.zscore(hooks.keys.finished, delivery.id) is None) is pending
         assert (delivery.finished is None) is pending
         for status in ("pending", "exhausted", "skipped"):
             assert (await hooks.redis.zscore(hooks.keys.deliveries("status", status), delivery.id) is not None) is (delivery.status == status)
-    for (endpoint, key), turn in turns.items():
-        assert turn == await hooks.redis.exists(hooks.keys.line(endpoint, key)), "one has its turn, as long as there is one"
+    for (endpoint, line), turn in turns.items():
+        assert turn == await hooks.redis.exists(hooks.keys.line(endpoint, line)), "one has its turn, as long as there is one"
 
 
 async def failed_once(hooks: Hooks, due: int) -> list[Claim]:

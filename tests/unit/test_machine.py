@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline import yamlsource
 from pipeline.config import Config
 from pipeline.config.queues import Queue
-from pipeline.store.log import event_id
+from pipeline.store.event import event_id
 from pipeline.workflows import machine
 from pipeline.workflows.codec import decode, encode, public
 from pipeline.workflows.definition import Definition, compile_all

@@ -15,7 +15,8 @@ import s3fs
 
 from pipeline import storage
 from pipeline.errors import ConfigError, InvalidInput, NotFound, TooLarge, Unavailable
-from pipeline.storage import Storage, checked_filename, checked_id, document_path, findings_path, resolve
+from pipeline.paths import checked_filename, checked_id, document_path, findings_path, resolve
+from pipeline.storage import Storage
 from tests.support.objectstore import BUCKET, ObjectStore
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/webhooks.md: every type has one, in the form that subscribers receive, and the Python ones verify."""
+"""The examples of docs/webhooks-*.md: every type has one, in the form that subscribers receive, and the Python ones verify."""
 
 import json
 import re
@@ -16,8 +16,9 @@ from webhooks.selecting import thin
 from webhooks.service import now_ms
 from webhooks.signing import key_of, signature_header
 
-PAGE = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
-EXAMPLES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
+DOCS = Path(__file__).parents[2] / "docs"
+RECEIVING, EVENTS, OPERATING = ((DOCS / f"webhooks-{page}.md").read_text() for page in ("receiving", "events", "operating"))
+EXAMPLES = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", EVENTS, re.DOTALL | re.MULTILINE)]
 
 
 def test_the_examples_are_those_of_the_catalogue() -> None:
@@ -26,7 +27,7 @@ def test_the_examples_are_those_of_the_catalogue() -> None:
 
 def test_the_thin_examples_are_what_is_sent() -> None:
     for event in OWN:
-        assert f"| `{event.type}` | `{json.dumps(thin(event.example))}` |" in PAGE
+        assert f"| `{event.type}` | `{json.dumps(thin(event.example))}` |" in EVENTS
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
@@ -41,7 +42,7 @@ def test_an_example_has_the_form_of_an_event(example: dict[str, Any]) -> None:
 @pytest.mark.parametrize("library", ["standardwebhooks", "webhooks.receiver"])
 async def test_a_python_example_runs(library: str, tampered: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (source,) = [block for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) if f"from {library} import" in block]
+    (source,) = [block for block in re.findall(r"^```python\n(.*?)^```", RECEIVING, re.DOTALL | re.MULTILINE) if f"from {library} import" in block]
     names: dict[str, Any] = {}
     exec(source, names)
     (secret,) = set(re.findall(r"whsec_[A-Za-z0-9+/]{32}", source))
@@ -60,6 +61,6 @@ async def test_a_python_example_runs(library: str, tampered: bool, status: int, 
 
 
 def test_each_verdict_of_an_explanation_is_in_the_table() -> None:
-    (table,) = re.findall(r"^\| verdict \|.*?\n\n", PAGE, re.DOTALL | re.MULTILINE)
+    (table,) = re.findall(r"^\| verdict \|.*?\n\n", OPERATING, re.DOTALL | re.MULTILINE)
     named = {verdict for row in table.strip().splitlines()[2:] for verdict in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
     assert named == set(Verdict)

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from pipeline.filters import compile_filter
-from pipeline.store.log import Event
+from pipeline.store.event import Event
 from webhooks.model import Endpoint, Payload
 from webhooks.selecting import KEPT_BODIES, Bodies, Filters, thin
 

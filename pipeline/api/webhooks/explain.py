@@ -17,7 +17,7 @@ class Fact(Shape):
 
 class Why(Shape):
     verdict: str
-    """One of a closed set; docs/webhooks.md lists them."""
+    """One of a closed set; docs/webhooks-operating.md lists them."""
     reason: str
     """A sentence."""
     advice: str | None
