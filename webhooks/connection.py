@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._answer = self._ended = None
-        # What is still to be sent of a request that was answered unread would grow with each that follows it.
+        # What is still to be sent of a request that was answered unread would grow with each that follows it (of TLS's, one is not seen).
         if not answer.reusable or (self._transport and self._transport.get_write_buffer_size()):
             self.abort()
 
