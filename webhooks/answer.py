@@ -15,7 +15,7 @@ MAX_HEADERS = 100
 """Of a whole answer, those before a `100 Continue` and behind the last chunk included."""
 MAX_VALUE = 200
 """Characters of a header that are handed on."""
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: |\r*\n)")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: |\r?\n)")
 _NAME = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KNOWN = frozenset({b"connection", b"content-encoding", b"content-length", b"retry-after", b"transfer-encoding", b"webhook-delivery"})
@@ -110,7 +110,11 @@ class Answer:
             return b""
         self._searched = 0
         self._head_room -= size
-        first, *lines = data[:end].split(b"\n")
+        head = data[:end].removesuffix(b"\r").replace(b"\r\n", b"\n")
+        if b"\r" in head:
+            # To others it ends a line.
+            raise NotHttp("a CR is not followed by a LF")
+        first, *lines = head.split(b"\n")
         status = _STATUS.match(data)
         if not status or len(first) > MAX_HEADER_LINE:
             raise NotHttp("its first line is no status")
@@ -137,18 +141,20 @@ class Answer:
             if len(line) > MAX_HEADER_LINE:
                 raise NotHttp("a line is too long")
             if known := _known(name):
-                fields.setdefault(known, []).append(value.strip(b" \t\r"))
+                fields.setdefault(known, []).append(value.strip(b" \t"))
         return fields
 
     def _frame(self, code: int, fields: _Fields) -> None:
         """How the body ends (RFC 9112, section 6.3); where two ways are told or one is in doubt, it is refused."""
-        coding, lengths = _tokens(fields, b"transfer-encoding"), fields.get(b"content-length", [])
-        if coding and (coding != [b"chunked"] or lengths):
+        coding, lengths = fields.get(b"transfer-encoding", []), fields.get(b"content-length", [])
+        if coding and ([one.lower() for one in coding] != [b"chunked"] or lengths):
             raise NotHttp("its length is told in two ways, or in one that nobody asked for")
         if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
             raise NotHttp("its Content-Length is no number")
         if code in (101, 204, 304):
             self.complete = True
+            # A body that they announce and must not have would begin the next answer if it came all the same.
+            self._keep = self._keep and not coding and lengths in ([], [b"0"])
             return
         encoding = _tokens(fields, b"content-encoding")
         if len(encoding) == 1 and (window := _WINDOWS.get(encoding[0])):

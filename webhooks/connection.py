@@ -53,7 +53,8 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._answer = self._ended = None
-        if not answer.reusable:
+        # What is still to be sent of a request that was answered unread would grow with each that follows it.
+        if not answer.reusable or (self._transport and self._transport.get_write_buffer_size()):
             self.abort()
 
     def close(self) -> None:

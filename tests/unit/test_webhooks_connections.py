@@ -220,6 +220,32 @@ def test_what_a_receiver_does_not_read_is_not_kept(run: Run) -> None:
 
 
 @both_loops
+def test_a_connection_that_a_request_still_waits_in_serves_no_other(run: Run) -> None:
+    """A receiver that answers and reads nothing would have us keep what every delivery to it sends."""
+
+    async def scenario() -> None:
+        async def unread(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(OK)
+            accepted.append(writer)
+
+        accepted: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(unread, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with Sender(GUARD) as sender:
+            much = Request(url=url, event="evt_1", body=bytes(32 << 20), keys=[KEY], headers={}, timeout=5, trace="t")
+            outcome, kept = await sender.send(much, 0), len(sender._pool)
+        server.close()
+        for writer in accepted:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+        assert (outcome.status, outcome.error, kept) == (200, None, 0)
+
+    run(scenario())
+
+
+@both_loops
 def test_no_more_idle_connections_than_the_caps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         together = asyncio.Barrier(4)
