@@ -28,7 +28,8 @@ def lease_for(timeout: int) -> int:
     return max(LEASE_MS, timeout + LEASE_MARGIN_MS)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen, as is Settlement: there is one per attempt, and freezing is most of what it costs.
+@dataclass(kw_only=True, slots=True)
 class Claim:
     """A delivery to be attempted now, by us alone until its lease runs out."""
 
@@ -64,7 +65,7 @@ class Batch:
     """When something can next be claimed, ms since the epoch."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Settlement:
     """What came of a claim."""
 
