@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 
 from webhooks.chunks import Chunks, NotChunked
 
@@ -14,8 +15,7 @@ MAX_HEADERS = 100
 """Of a whole answer, those before a `100 Continue` and behind the last chunk included."""
 MAX_VALUE = 200
 """Characters of a header that are handed on."""
-_VERSIONS = frozenset({b"HTTP/1.1 ", b"HTTP/1.0 "})
-_STATUS = re.compile(rb"[1-9][0-9]{2}(?: |$)")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: |\r?\n)")
 _NAME = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KNOWN = frozenset({b"connection", b"content-encoding", b"content-length", b"retry-after", b"transfer-encoding", b"webhook-delivery"})
@@ -110,17 +110,22 @@ class Answer:
             return b""
         self._searched = 0
         self._head_room -= size
-        first, *lines = data[:end].split(b"\n")
-        if len(first) > MAX_HEADER_LINE or first[:9] not in _VERSIONS or not _STATUS.match(first.rstrip(b"\r"), 9):
+        head = data[:end].removesuffix(b"\r").replace(b"\r\n", b"\n")
+        if b"\r" in head:
+            # To others it ends a line.
+            raise NotHttp("a CR is not followed by a LF")
+        first, *lines = head.split(b"\n")
+        status = _STATUS.match(data)
+        if not status or len(first) > MAX_HEADER_LINE:
             raise NotHttp("its first line is no status")
         fields = self._parse(lines)
-        code = int(first[9:12])
+        code = int(status[2])
         # An interim answer is followed by the real one, within the same limits; 101 is none: nobody asked to switch.
         if code >= 200 or code == 101:
             self.status = code
             self.retry_after = _text(fields, b"retry-after")
             self.webhook_delivery = _text(fields, b"webhook-delivery")
-            self._keep = first[:9] == b"HTTP/1.1 " and code != 101 and b"close" not in _tokens(fields, b"connection")
+            self._keep = status[1] == b"1" and code != 101 and b"close" not in _tokens(fields, b"connection")
             self._frame(code, fields)
         return data[size:]
 
@@ -131,24 +136,25 @@ class Answer:
         fields: _Fields = {}
         for line in lines:
             name, colon, value = line.partition(b":")
-            if not colon or not name or name.translate(None, _NAME):
+            if not colon:
                 raise NotHttp("a line is no header")
             if len(line) > MAX_HEADER_LINE:
                 raise NotHttp("a line is too long")
-            name = name.lower()
-            if name in _KNOWN:
-                fields.setdefault(name, []).append(value.strip(b" \t\r"))
+            if known := _known(name):
+                fields.setdefault(known, []).append(value.strip(b" \t"))
         return fields
 
     def _frame(self, code: int, fields: _Fields) -> None:
         """How the body ends (RFC 9112, section 6.3); where two ways are told or one is in doubt, it is refused."""
-        coding, lengths = _tokens(fields, b"transfer-encoding"), fields.get(b"content-length", [])
-        if coding and (coding != [b"chunked"] or lengths):
+        coding, lengths = fields.get(b"transfer-encoding", []), fields.get(b"content-length", [])
+        if coding and ([one.lower() for one in coding] != [b"chunked"] or lengths):
             raise NotHttp("its length is told in two ways, or in one that nobody asked for")
         if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
             raise NotHttp("its Content-Length is no number")
         if code in (101, 204, 304):
             self.complete = True
+            # A body that they announce and must not have would begin the next answer if it came all the same.
+            self._keep = self._keep and not coding and lengths in ([], [b"0"])
             return
         encoding = _tokens(fields, b"content-encoding")
         if len(encoding) == 1 and (window := _WINDOWS.get(encoding[0])):
@@ -203,6 +209,15 @@ class Answer:
             self.complete, self._keep = True, False
 
 
+@lru_cache(256)
+def _known(name: bytes) -> bytes | None:
+    """A header's name in lower case if we ask for its value; kept, because receivers send the same ones. Raises NotHttp for what is none."""
+    if not name or name.translate(None, _NAME):
+        raise NotHttp("a line is no header")
+    lower = name.lower()
+    return lower if lower in _KNOWN else None
+
+
 def _empty_line(data: bytes, start: int) -> tuple[int, int]:
     """Where the line before the first empty one ends, and where the bytes behind it begin; -1 and 0 without one. A line may end in a bare LF."""
     usual = data.find(b"\n\r\n", start)
@@ -214,7 +229,9 @@ def _empty_line(data: bytes, start: int) -> tuple[int, int]:
 
 def _tokens(fields: _Fields, name: bytes) -> list[bytes]:
     """A header's comma-separated words, in lower case."""
-    return [word for value in fields.get(name, ()) for part in value.split(b",") if (word := part.strip().lower())]
+    if name not in fields:
+        return []
+    return [word for value in fields[name] for part in value.split(b",") if (word := part.strip().lower())]
 
 
 def _text(fields: _Fields, name: bytes) -> str | None:

@@ -74,6 +74,10 @@ class Deliveries:
         wanted = criteria(statuses=() if status is None else (status,), types=() if type is None else (type,), **more)  # type: ignore[arg-type]
         return await self.listing.page(wanted, cursor=cursor, limit=limit)
 
+    async def known_since(self) -> int:
+        """ms since the epoch: of what was created before, the record may have been and be gone; also as retention was before it was changed."""
+        return max(self._clock() - self._retention, int(await self._redis.get(self._keys.swept) or 0))
+
     async def sweep(self) -> int:
         """Remove some of what ended longer ago than it is kept; returns how many, 0 when there is nothing left to do."""
         return int(await self._sweep([self._keys.prefix], [self._clock() - self._retention, SWEEP]))

@@ -39,7 +39,8 @@ class Off(StrEnum):
     """It said `webhook-delivery: disable`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen: there is one per attempt, and freezing is most of what it costs.
+@dataclass(kw_only=True, slots=True)
 class Decision:
     verdict: Verdict
     due: int | None = None

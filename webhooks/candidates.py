@@ -1,6 +1,6 @@
 """What a replay would send again: an endpoint's records that fit, then the events of the log that it is missing, in steps of bounded work."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,17 +81,12 @@ def logged_at(cursor: str) -> int:
 
 
 class Candidates:
-    def __init__(
-        self, redis: Store, keys: Keys, deliveries: Deliveries, history: History | None, filters: Filters, retention: int, clock: Callable[[], int]
-    ) -> None:
-        """`retention`: ms that the record of an ended delivery is kept."""
+    def __init__(self, redis: Store, keys: Keys, deliveries: Deliveries, history: History | None, filters: Filters) -> None:
         self._redis = redis
         self._keys = keys
         self._deliveries = deliveries
         self._history = history
         self._filters = filters
-        self._retention = retention
-        self._clock = clock
 
     async def step(self, asked: Asked, endpoint: Endpoint, position: str, most: int) -> Step:
         """The next candidates, `most` at the most, oldest first; none is no end, unless the position is."""
@@ -124,7 +119,8 @@ class Candidates:
         if self._history is None:
             return Step(found=[], position=END)
         page = await self._history.after(cursor or self._history.cursor_at(asked.since), limit=SCAN)
-        wanted = list(self._wanted(asked, endpoint, page))
+        # Of one that is older, a record may have been there and be gone: it may well have been delivered.
+        wanted = list(self._wanted(asked, endpoint, page, await self._deliveries.known_since()))
         absent = await self._absent([delivery for _, delivery in wanted])
         found: list[Candidate] = []
         for event, delivery in wanted:
@@ -137,9 +133,7 @@ class Candidates:
         over = len(page) < SCAN or logged_at(page[-1].cursor) > asked.until
         return Step(found=found, position=END if over else f"{LOG}{page[-1].cursor}")
 
-    def _wanted(self, asked: Asked, endpoint: Endpoint, page: Sequence[Event]) -> Iterator[tuple[Event, str]]:
-        # Of one that is older, a record may have been there and be gone: it may well have been delivered.
-        oldest = self._clock() - self._retention
+    def _wanted(self, asked: Asked, endpoint: Endpoint, page: Sequence[Event], oldest: int) -> Iterator[tuple[Event, str]]:
         for event in page:
             if logged_at(event.cursor) > asked.until:
                 return

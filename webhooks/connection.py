@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import cast
 
 from webhooks.answer import Answer, Closed, ExchangeFailed
@@ -20,20 +21,28 @@ class Connection(asyncio.Protocol):
         self._ended: asyncio.Future[None] | None = None
         self._phases = Phases()
         self._sent = 0.0
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        """One for all requests, set anew when it went off or for an earlier deadline: nearly every answer comes long before."""
+        self._looks_at = inf
+        """When it goes off."""
 
     @property
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes, answer: Answer, phases: Phases) -> None:
+    async def exchange(self, request: bytes, answer: Answer, phases: Phases, deadline: float) -> None:
         """Send a request and fill the answer; unless that ends such that the next one may follow, the connection is gone afterwards.
 
-        Raises ExchangeFailed.
+        `deadline` is a time of the loop's. Raises ExchangeFailed, or TimeoutError then.
         """
         if self._transport is None or self._transport.is_closing():
             raise Closed
         self._answer, self._phases = answer, phases
         self._ended = ended = asyncio.get_running_loop().create_future()
+        self._deadline = deadline
+        if deadline < self._looks_at:
+            self._watch()
         self._sent = clock()
         self._transport.write(request)
         try:
@@ -44,7 +53,8 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._answer = self._ended = None
-        if not answer.reusable:
+        # What is still to be sent of a request that was answered unread would grow with each that follows it (of TLS's, one is not seen).
+        if not answer.reusable or (self._transport and self._transport.get_write_buffer_size()):
             self.abort()
 
     def close(self) -> None:
@@ -56,6 +66,21 @@ class Connection(asyncio.Protocol):
         """End it at once: a receiver that reads nothing would otherwise hold what it was sent."""
         if self._transport:
             self._transport.abort()
+
+    def _watch(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._looks_at = self._deadline
+        self._timer = asyncio.get_running_loop().call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._looks_at = inf
+        if self._ended is None or self._ended.done():
+            return
+        if self._deadline > asyncio.get_running_loop().time():
+            self._watch()
+        else:
+            self._ended.set_exception(TimeoutError())
 
     # --- asyncio.Protocol -----------------------------------------------------------------------------------------------
 
@@ -81,6 +106,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._timer:
+            self._timer.cancel()
         answer, ended = self._answer, self._ended
         if answer is None or ended is None:
             if self.lost:

@@ -31,6 +31,8 @@ One that waits costs a socket and some 10 KiB, with TLS more. Retries have half 
 the other half.
 """
 PER_CLAIM = 100
+LEAST = 16
+"""Of so few no part is worth a script of its own."""
 HAND_BACK_SECONDS = 1.0
 LONGEST_SLEEP = 1.0
 """Seconds; the marker in the store wakes us earlier, this is for one that was lost."""
@@ -43,6 +45,11 @@ class Health:
     """ms that the endpoint which waits longest could have been claimed."""
     claimed: int | None
     """ms since the last successful claim of this process, also of nothing; None: there was none."""
+
+
+def part_of(width: int) -> int:
+    """How much to claim where so many can be under way: half of it. While one half is recorded the other is sent; all of it would wait together."""
+    return min(max(width // 2, LEAST), PER_CLAIM)
 
 
 class Dispatcher:
@@ -75,6 +82,8 @@ class Dispatcher:
         """Those of them that are retries."""
         self._freed = asyncio.Event()
         self._claimed_at: float | None = None
+        self._width = 0
+        """How many can be under way, as far as is known: as many as were when a claim got less than it asked for, or more."""
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Deliver until told to stop; then finish what is under way within `drain` seconds and hand back the rest."""
@@ -97,6 +106,7 @@ class Dispatcher:
     async def _claim_until(self, stop: asyncio.Event) -> None:
         stopped = asyncio.create_task(stop.wait())
         pause = Pause()
+        self._mailbox.claiming = True
         try:
             while not stop.is_set():
                 room = self._capacity - self._unsettled
@@ -106,7 +116,7 @@ class Dispatcher:
                     await _first(self._freed.wait(), stopped)
                     continue
                 try:
-                    sleep = await self._claim(min(room, PER_CLAIM))
+                    sleep = await self._claim(min(room, part_of(self._width)))
                     pause.reset()
                     if sleep > 0:
                         await _first(self._mailbox.wait(sleep), stopped)
@@ -118,6 +128,7 @@ class Dispatcher:
                     log.exception("a claim broke")
                     await pause.wait(stop)
         finally:
+            self._mailbox.claiming = False
             stopped.cancel()
             await self._mailbox.rest()
 
@@ -128,6 +139,7 @@ class Dispatcher:
         batch = await self._mailbox.claim(limit, now, retries=max(room, 0))
         self._claimed_at = time.monotonic()
         self._count(batch.claims, 1)
+        self._width = self._unsettled if len(batch.claims) < limit else max(self._width, self._unsettled)
         if batch.version != self._directory.version:
             try:
                 self._requests.forget(await self._directory.refresh())
@@ -190,10 +202,11 @@ class Dispatcher:
         )
         self._tally.count(claim.endpoint, delivered=not failed, exhausted=decision.verdict is Verdict.EXHAUSTED, duration=outcome.duration, at=now)
         # The record says as much of a success.
-        (log.info if failed else log.debug)(
-            "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
-            status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
-        )  # fmt: skip
+        if failed:
+            log.info(
+                "attempted", delivery=claim.id, endpoint=claim.endpoint, eventId=claim.event, type=claim.type, runId=claim.run,
+                status=outcome.status, error=outcome.error, ms=outcome.duration, outcome=decision.verdict.value,
+            )  # fmt: skip
         self._settler.put(settlement)
 
     def _sent(self, task: asyncio.Task[None]) -> None:

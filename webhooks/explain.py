@@ -123,7 +123,7 @@ def _no_endpoint(facts: Facts) -> Explanation:
 
 def _matching(facts: Facts, endpoint: Endpoint, known: Known) -> Explanation:
     """The endpoint would get the event by its type."""
-    if known.timestamp < facts.now - facts.retention:
+    if known.timestamp < facts.known_since:
         return Explanation(verdict=Verdict.RECORD_EXPIRED, reason="the event is older than records of deliveries are kept")
     if facts.filtered:
         return Explanation(

@@ -43,8 +43,8 @@ class Facts:
     log_start: int | None = None
     behind: int = 0
     """The age in ms of the oldest event that was not fanned out."""
-    retention: int = 0
-    """ms that the record of an ended delivery is kept."""
+    known_since: int = 0
+    """Of what was created before (ms since the epoch), the record may have been and be gone."""
     definition: Endpoint | None = None
     deleted: int | None = None
     """When the endpoint was deleted; 0: it was, but nobody knows when."""

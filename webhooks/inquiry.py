@@ -58,16 +58,12 @@ class _Receiver:
 
 
 class Inquiry:
-    def __init__(
-        self, redis: Store, keys: Keys, deliveries: Deliveries, history: History | None, filters: Filters, retention: int, clock: Callable[[], int]
-    ) -> None:
-        """`retention`: ms that the record of an ended delivery is kept."""
+    def __init__(self, redis: Store, keys: Keys, deliveries: Deliveries, history: History | None, filters: Filters, clock: Callable[[], int]) -> None:
         self._redis = redis
         self._keys = keys
         self._deliveries = deliveries
         self._history = history
         self._filters = filters
-        self._retention = retention
         self._clock = clock
         self._directory = Directory(redis, keys)
 
@@ -162,7 +158,7 @@ class Inquiry:
             "event": subject.id,
             "endpoint": receiver.id,
             "known": subject.known,
-            "retention": self._retention,
+            "known_since": await self._deliveries.known_since(),
             "definition": receiver.definition,
             "deleted": receiver.deleted,
         }

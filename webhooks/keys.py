@@ -56,6 +56,11 @@ class Keys:
         """Sorted set: ids of deliveries that are not pending, by when they ended (ms): what retention removes."""
         return f"{self.prefix}:finished"
 
+    @property
+    def swept(self) -> str:
+        """Text: up to when (ms) deliveries had ended that retention removed."""
+        return f"{self.prefix}:swept"
+
     def mailbox(self, endpoint: str) -> str:
         """Sorted set: pending deliveries of one endpoint that were not attempted yet, by when they are due (ms), with their event: `prelude.lua`."""
         return f"{self.prefix}:mailbox:{endpoint}"

@@ -28,7 +28,8 @@ def lease_for(timeout: int) -> int:
     return max(LEASE_MS, timeout + LEASE_MARGIN_MS)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen, as is Settlement: there is one per attempt, and freezing is most of what it costs.
+@dataclass(kw_only=True, slots=True)
 class Claim:
     """A delivery to be attempted now, by us alone until its lease runs out."""
 
@@ -64,7 +65,7 @@ class Batch:
     """When something can next be claimed, ms since the epoch."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Settlement:
     """What came of a claim."""
 
@@ -124,11 +125,16 @@ class Mailbox:
         self._keys = keys
         self._disable_after = disable_after
         self._waiting: asyncio.Future[Any] | None = None
+        self._nudged: asyncio.Future[None] | None = None
+        """Done: a settlement of ours has made something claimable since we claimed."""
+        self.claiming = False
+        """Whether this process claims again and again: what it settles then makes room for itself, without a message through the store."""
         self._claim = Script(redis, "claim")
         self._settle = Script(redis, "health", "settle")
 
     async def claim(self, limit: int, now: int, *, retries: int | None = None) -> Batch:
         """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
+        self._nudged = None
         most = limit if retries is None else min(retries, limit)
         version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8), self._dispatcher])
         contents = dict(zip(events[::2], map(_content, events[1::2]), strict=True))
@@ -149,7 +155,10 @@ class Mailbox:
             else:
                 delivered.append(place)
         batch = [(endpoint, *([packed[place] for place in kind] for kind in kinds)) for endpoint, kinds in groups.items()]
-        answers = await self._settle([self._keys.prefix], [now, self._disable_after, msgpack.packb(batch, use_bin_type=False)])
+        arguments = [now, self._disable_after, "1" if self.claiming else "", msgpack.packb(batch, use_bin_type=False)]
+        *answers, sooner = await self._settle([self._keys.prefix], arguments)
+        if sooner and self.claiming:
+            self._nudge()
         places = (place for kinds in groups.values() for kind in kinds for place in kind)
         found = dict(zip(places, chain.from_iterable(answers), strict=True))
         return [found[place] for place in range(len(settlements))]
@@ -161,10 +170,16 @@ class Mailbox:
         the next one's.
         """
         self._waiting = self._waiting or asyncio.ensure_future(self._redis.blpop(self._keys.wake, timeout=WAIT_SECONDS))
-        done, _ = await asyncio.wait((self._waiting,), timeout=seconds)
-        if done:
+        self._nudged = self._nudged or asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._waiting, self._nudged), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._waiting.done():
             waiting, self._waiting = self._waiting, None
             await waiting
+
+    def _nudge(self) -> None:
+        self._nudged = self._nudged or asyncio.get_running_loop().create_future()
+        if not self._nudged.done():
+            self._nudged.set_result(None)
 
     async def rest(self) -> None:
         """Wait no longer: a marker is for somebody who has room."""

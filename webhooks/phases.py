@@ -21,7 +21,8 @@ class Phases:
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+    # To the µs; not by `round(…, 3)`, which goes by way of decimal digits.
+    return None if seconds is None else round(seconds * 1_000_000) / 1000
 
 
 clock = time.perf_counter

@@ -37,18 +37,18 @@ class Pool:
         return connection
 
     def give(self, target: Target, connection: Connection) -> None:
-        now = clock()
+        now, place = clock(), target.place
         if not connection.usable or now - connection.opened > LIFETIME_SECONDS:
             connection.close()
             return
-        if len(self._idle.get(target.place, ())) >= MAX_IDLE_PER_PLACE:
+        if len(self._idle.get(place, ())) >= MAX_IDLE_PER_PLACE:
             connection.close()
             return
         if len(self._order) >= MAX_IDLE:
             self._end(next(iter(self._order)))
         connection.idle_since, connection.lost = now, self._forget
-        self._idle.setdefault(target.place, {})[connection] = None
-        self._order[connection] = target.place
+        self._idle.setdefault(place, {})[connection] = None
+        self._order[connection] = place
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._end_old)
 

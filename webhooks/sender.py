@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import hashlib
-import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,11 +22,14 @@ __all__ = ["KEPT", "MAX_ANSWER", "Outcome", "Request", "Sender"]
 KEPT = 4 * 1024
 """Bytes of an answer that are recorded."""
 USER_AGENT = "Hookline-Webhooks/1"
+LINES = 11
+"""Of a request's head, beside the endpoint's own headers."""
 MAX_TARGETS = 10_000
 """URLs that are not read again for each attempt."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen, as is Outcome: each is made once per attempt, and freezing is most of what that costs.
+@dataclass(kw_only=True, slots=True)
 class Request:
     """What is sent where."""
 
@@ -46,7 +49,7 @@ class Request:
     """Bytes of the answer that the outcome holds."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Outcome:
     """What came of it."""
 
@@ -118,8 +121,7 @@ class Sender:
         try:
             target = self._target(request.url)
             message = _message(request, target, now)
-            async with asyncio.timeout(request.timeout):
-                await self._exchange(target, message, attempt)
+            await self._exchange(target, message, attempt, asyncio.get_running_loop().time() + request.timeout)
         except TimeoutError:
             if answer.status is not None:
                 return f"answered {answer.status}, but the answer did not end within {request.timeout:g} s"
@@ -135,12 +137,12 @@ class Sender:
             return f"answered {answer.status}: redirects are not followed; give the endpoint its final URL"
         return f"answered {answer.status}"
 
-    async def _exchange(self, target: Target, message: bytes, attempt: "_Attempt") -> None:
-        """Fill the answer. Raises RefusedAddress or ExchangeFailed."""
+    async def _exchange(self, target: Target, message: bytes, attempt: "_Attempt", deadline: float) -> None:
+        """Fill the answer. Raises RefusedAddress, ExchangeFailed or TimeoutError."""
         if connection := self._pool.take(target):
             attempt.reused, attempt.dial.address = True, connection.address
             try:
-                await connection.exchange(message, attempt.answer, attempt.phases)
+                await connection.exchange(message, attempt.answer, attempt.phases, deadline)
             except Closed:
                 # It was idle, and its receiver ended it as we sent: no fault of either. Once more, over one of our own; if that
                 # request arrived all the same, the receiver knows this one by its id.
@@ -149,9 +151,10 @@ class Sender:
                 attempt.reused, connection = False, None
         if connection is None:
             assert self._dialer, "use the sender as a context manager"
-            connection = await self._dialer.dial(target, attempt.phases, attempt.dial)
+            async with asyncio.timeout_at(deadline):
+                connection = await self._dialer.dial(target, attempt.phases, attempt.dial)
             attempt.dial.address = connection.address
-            await connection.exchange(message, attempt.answer, attempt.phases)
+            await connection.exchange(message, attempt.answer, attempt.phases, deadline)
         if attempt.answer.reusable:
             self._pool.give(target, connection)
 
@@ -166,29 +169,32 @@ class _Attempt:
         self.reused = False
 
 
-def traceparent(trace: str, span: bytes) -> str:
+def traceparent(trace: str, span: int) -> str:
     """W3C trace context: the same trace for all deliveries of a run, an own span for each attempt."""
-    return f"00-{hashlib.blake2b(trace.encode(), digest_size=16).hexdigest()}-{span.hex()}-01"
+    return f"00-{hashlib.blake2b(trace.encode(), digest_size=16).hexdigest()}-{span:016x}-01"
 
 
 def _message(request: Request, target: Target, now: int) -> bytes:
     """The whole request as bytes. Raises ExchangeFailed where a header would become two."""
     timestamp = now // 1000
-    headers = {
-        **request.headers,
-        "host": target.authority,
-        "content-type": "application/json",
-        "content-length": str(len(request.body)),
-        "user-agent": USER_AGENT,
+    # None of its own headers is one of ours: `inputs.py` refuses these.
+    own = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
+    head = (
+        f"POST {target.path} HTTP/1.1\r\n"
+        f"{own}"
+        f"host: {target.authority}\r\n"
+        "content-type: application/json\r\n"
+        f"content-length: {len(request.body)}\r\n"
+        f"user-agent: {USER_AGENT}\r\n"
         # Nothing to decompress is the best defence; who compresses all the same is bounded in the answer.
-        "accept-encoding": "identity",
-        "webhook-id": request.event,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature_header(request.keys, request.event, timestamp, request.body),
-        "traceparent": traceparent(request.trace, os.urandom(8)),
-    }
-    lines = [f"POST {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    head = "\n".join(lines)
-    if head.count("\n") >= len(lines) or "\r" in head or "\0" in head:
+        "accept-encoding: identity\r\n"
+        f"webhook-id: {request.event}\r\n"
+        f"webhook-timestamp: {timestamp}\r\n"
+        f"webhook-signature: {signature_header(request.keys, request.event, timestamp, request.body)}\r\n"
+        f"traceparent: {traceparent(request.trace, random.getrandbits(64))}\r\n"
+        "\r\n"
+    )
+    lines = LINES + len(request.headers)
+    if not head.count("\n") == head.count("\r") == lines or "\0" in head:
         raise ExchangeFailed("a header of this request has a line break in it")
-    return b"%b\r\n\r\n%b" % (head.replace("\n", "\r\n").encode(), request.body)
+    return head.encode() + request.body

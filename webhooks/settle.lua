@@ -1,7 +1,7 @@
 -- Settle: record a batch of outcomes. A stale lease records its attempt, but only a success of it changes the delivery.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 in MessagePack, for each endpoint {id, delivered, others}:
+-- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 '1' if who settles claims next, else '', 4 in MessagePack, for each endpoint {id, delivered, others}:
 --   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
 --   others     {id, lease, line, verdict: delivered|retry|exhausted|released, after, retry, version, began, receiver, refusal, off, hold, due, reason, code,
 --              attempt (JSON text), about (JSON text), own}…
@@ -16,7 +16,7 @@
 --     reason    why it is exhausted, where that is not the schedule's end
 --     about     what an event about this says; absent if there shall be none
 --     own       true if it was the delivery of such an event
--- Returns for each endpoint what became of its items, in this order: ok, stale, repeated or missing.
+-- Returns for each endpoint what became of its items, in this order: ok, stale, repeated or missing; and last 1 if something can be claimed earlier now.
 
 local now, now_text, disable_after = tonumber(ARGV[1]), ARGV[1], tonumber(ARGV[2])
 
@@ -162,11 +162,13 @@ end
 -- What was sent must be recorded.
 go_on_when_full()
 local endpoints, ids, results = {}, {}, {}
-for n, group in ipairs(cmsgpack.unpack(ARGV[3])) do
+for n, group in ipairs(cmsgpack.unpack(ARGV[4])) do
   endpoints[n], ids[n] = endpoint_of(group[1]), group[1]
   results[n] = settle(endpoints[n], group[2], group[3])
 end
 local fresh, retries = stand(endpoints, ids, DUE, 'mailbox'), stand(endpoints, ids, DUE_RETRIES, 'retries')
 write()
-if fresh or retries then wake() end
+-- Who claims next needs no marker, and its claim leaves one if there is more than it could take. Should it die before, others look by themselves.
+if (fresh or retries) and ARGV[3] == '' then wake() end
+results[#results + 1] = (fresh or retries) and 1 or 0
 return results

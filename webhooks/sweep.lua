@@ -6,6 +6,7 @@
 
 local old = call('ZRANGEBYSCORE', FINISHED, '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 local gone = {}
+if #old > 0 and tonumber(ARGV[1]) > (tonumber(call('GET', P .. ':swept') or '') or 0) then call('SET', P .. ':swept', ARGV[1]) end
 for _, delivery in ipairs(old) do
   local d = call('HMGET', key('delivery', delivery), 'endpoint', 'event', 'status', 'run')
   drop(FINISHED, delivery)

@@ -1,7 +1,7 @@
 """Counts of attempts by endpoint and time: added up here, kept in the store by `stats.lua`, read as rates and percentiles."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,12 +50,26 @@ class Tally:
         self._counts: dict[str, Counts] = {}
 
     def count(self, endpoint: str, *, delivered: bool, exhausted: bool, duration: int, at: int) -> None:
-        for name in (endpoint, ALL):
-            self._counts.setdefault(name, Counts()).count(delivered, exhausted, duration, at)
+        if (counts := self._counts.get(endpoint)) is None:
+            counts = self._counts[endpoint] = Counts()
+        counts.count(delivered, exhausted, duration, at)
 
     def take(self) -> dict[str, Counts]:
+        """By endpoint, and of ALL."""
         counts, self._counts = self._counts, {}
-        return counts
+        return counts | {ALL: _total(counts.values())} if counts else counts
+
+
+def _total(counts: Collection[Counts]) -> Counts:
+    return Counts(
+        delivered=sum(one.delivered for one in counts),
+        failed=sum(one.failed for one in counts),
+        exhausted=sum(one.exhausted for one in counts),
+        ms=sum(one.ms for one in counts),
+        last_success=max(one.last_success for one in counts),
+        last_failure=max(one.last_failure for one in counts),
+        buckets=merged(one.buckets for one in counts),
+    )
 
 
 def bucket_of(duration: int) -> int:

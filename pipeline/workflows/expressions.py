@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cel
 import orjson
 
+from pipeline.patterns import Matching
 from pipeline.workflows.names import WORKFLOW, Names
-from pipeline.workflows.syntax import OPEN, Checked, ExpressionError, checked, closing
-from pipeline.workflows.values import Absent, Path, explain, kind, look_up, plain, spelled, weigh, without_the_rest
+from pipeline.workflows.syntax import OPEN, PATTERN, Checked, ExpressionError, checked, closing
+from pipeline.workflows.values import TEXT_UNIT, Absent, Path, explain, kind, look_up, plain, spelled, weigh, without_the_rest
 from pipeline.yamlsource import suggestion
 
 __all__ = ["Expression", "ExpressionError", "Scope", "check_steps", "condition", "evaluate_if", "expression", "keys", "render", "template", "texts"]
@@ -44,10 +46,17 @@ class Expression:
         if weigh(paths, scope, limit) > limit:
             advice = f"; {self.names.instead}" if checked.loops else ""
             raise ExpressionError(self.source, f"reads too much data (more than {limit:,} values){advice}")
+        given: Any = without_the_rest(scope, checked.needs)
+        matching = Matching(self.names.weight * TEXT_UNIT)
+        if checked.patterns:
+            given = cel.Context(variables=given, functions={PATTERN: matching})
         try:
-            value = checked.program.execute(without_the_rest(scope, checked.needs))
+            value = checked.program.execute(given)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise explain(error, paths, scope) from error
+            if not matching.exhausted:
+                raise explain(error, paths, scope) from error
+        if matching.exhausted:
+            raise ExpressionError(self.source, "holds too much text against its patterns; such as [a-z0-9_] cost less than \\w and \\d")
         return plain(value)
 
     def holds(self, scope: Scope) -> bool:

@@ -18,7 +18,7 @@ MAX_MESSAGE = 200
 """Characters: jsonschema quotes the value that it found wrong, however long it is."""
 
 
-def mistakes(schema: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+def mistakes(schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """What keeps a mapping from being a usable JSON Schema (2020-12): path in it, and why."""
     try:
         Draft202012Validator.check_schema(schema)
@@ -40,10 +40,34 @@ def mistakes(schema: dict[str, Any]) -> Iterator[tuple[Path, str]]:
             yield path, f"{reference!r} points at nothing in this schema"
             return
     try:
-        # A schema that refers to itself in place would end every run's start in a RecursionError.
-        list(_validator(orjson.dumps(schema)).iter_errors({}))
+        seen: dict[int, bool] = {}
+        endless = any(_is_endless(resolver.lookup(reference).contents, resolver, seen) for _, reference in _references(schema))
     except RecursionError:
+        endless = True
+    if endless:
+        # It would end every run's start in a RecursionError.
         yield (), "the schema refers to itself without end"
+
+
+def _is_endless(schema: Any, resolver: Any, seen: dict[int, bool]) -> bool:
+    """Whether it comes back to itself without going into the data. Found without applying it, which may take for ever without being endless.
+
+    `seen`: by identity, whether it is still being looked at.
+    """
+    if not isinstance(schema, Mapping):
+        return False
+    if id(schema) in seen:
+        return seen[id(schema)]
+    seen[id(schema)] = True
+    applied = [schema.get(name) for name in ("not", "if", "then", "else")]
+    applied += [item for name in ("allOf", "anyOf", "oneOf") if isinstance(items := schema.get(name), list) for item in items]
+    if isinstance(items := schema.get("dependentSchemas"), Mapping):
+        applied += items.values()
+    if "$ref" in schema:
+        applied.append(resolver.lookup(schema["$ref"]).contents)
+    endless = any(_is_endless(item, resolver, seen) for item in applied)
+    seen[id(schema)] = False
+    return endless
 
 
 def faults(schema: dict[str, Any], data: Any) -> tuple[Fault, ...]:

@@ -8,12 +8,15 @@ from typing import Any
 import cel
 
 from pipeline.errors import InvalidInput
+from pipeline.patterns import compiled
 from pipeline.workflows.names import Each, Fields, Names
 from pipeline.workflows.values import Accessor, Path, needs, written
 from pipeline.yamlsource import suggestion
 
 MAX_LENGTH = 1000
 """Characters of one expression."""
+PATTERN = "PATTERN"
+"""What `matches` is called in a compiled expression: nobody can write it, and CEL's own would compile the pattern again for each text."""
 LOOPS = ("all", "exists", "exists_one", "filter", "map")
 FUNCTIONS = (
     *("has", "size", "contains", "startsWith", "endsWith", "matches", "int", "double", "string", "type", "timestamp", "duration"),
@@ -114,6 +117,8 @@ class Checked:
     """What they read of a scope, for `values.without_the_rest`."""
     loops: int
     """How many lists it walks."""
+    patterns: bool
+    """Whether it holds texts against patterns, for which it calls PATTERN."""
     whole: bool
     """Whether it is one reference and nothing else."""
 
@@ -128,14 +133,15 @@ def checked(source: str, start: int, names: Names) -> Checked:
         reason, offset = _syntax(source, str(error))
         raise ExpressionError(source, reason, offset=start + offset) from error
     found = [Token(token.kind, token.text, token.start + start) for token in tokens(source, 0, len(source))]
-    return _Checker(source, found, names).check(program)
+    return _Checker(source, start, found, names).check(program)
 
 
 class _Checker:
     """Reads an expression's tokens for what CEL itself finds out only when it runs."""
 
-    def __init__(self, source: str, tokens: list[Token], names: Names) -> None:
+    def __init__(self, source: str, start: int, tokens: list[Token], names: Names) -> None:
         self._source = source
+        self._start = start
         self._tokens = tokens
         self._names = names
         self._loops = [
@@ -146,6 +152,7 @@ class _Checker:
     def check(self, program: cel.Program) -> Checked:
         self._check_loops()
         references = []
+        patterns = [index for index, token in enumerate(self._tokens) if token.text == "matches" and self._at(index + 1) == "("]
         for index, token in enumerate(self._tokens):
             if token.kind == "other" and token.text in "'\"`":
                 raise self._error("a text is not closed", token)
@@ -156,7 +163,23 @@ class _Checker:
         whole = len(references) == 1 and references[0][0].start == self._tokens[0].start and references[0][1] == len(self._tokens)
         read = tuple(reference for reference, _ in references)
         paths = tuple(reference.path for reference in read)
-        return Checked(source=self._source, program=program, references=read, paths=paths, needs=needs(paths), loops=len(self._loops), whole=whole)
+        return Checked(
+            source=self._source,
+            program=cel.compile(self._renamed(patterns)) if patterns else program,
+            references=read,
+            paths=paths,
+            needs=needs(paths),
+            loops=len(self._loops),
+            patterns=bool(patterns),
+            whole=whole,
+        )
+
+    def _renamed(self, patterns: list[int]) -> str:
+        """The source, with PATTERN in the place of `matches`."""
+        source, first = self._source, self._start
+        for token in (self._tokens[index] for index in reversed(patterns)):
+            source = source[: token.start - first] + PATTERN + source[token.start - first + len(token.text) :]
+        return source
 
     def _name(self, index: int, token: Token) -> list[tuple[Reference, int]]:
         called = self._at(index + 1) == "("
@@ -233,10 +256,9 @@ class _Checker:
         if self._at(index - 1) != "." or pattern.kind != "text" or self._at(index + 3) != ")":
             raise self._error('write text.matches("pattern") with the pattern written out: one taken from data could be made slow', token)
         try:
-            cel.evaluate(f'"".matches({pattern.text})')
-        except RuntimeError as error:
-            detail = next((line for line in str(error).splitlines() if line.startswith("error: ")), "error: it cannot be compiled")
-            raise self._error(f"the pattern is not valid: {detail.removeprefix('error: ').split('. Check')[0]}", pattern) from error
+            compiled(str(cel.evaluate(pattern.text)))
+        except ValueError as error:
+            raise self._error(f"the pattern is not valid: {error}", pattern) from error
 
     def _at(self, index: int) -> str:
         return self._tokens[index].text if 0 <= index < len(self._tokens) else ""

@@ -93,7 +93,11 @@ class Hookline:
         self._url = ""
 
     async def __aenter__(self) -> "Hookline":
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -110,10 +114,10 @@ class Hookline:
 
     @retry(retry=retry_if_result(lambda ready: not ready), wait=wait_fixed(0.02), stop=stop_after_delay(600))
     async def _ready(self) -> bool:
-        """Whether the store answers; one that was killed reads its file first."""
+        """Whether the store answers: one that was killed reads its file first. What merely is behind may be so."""
         assert self._session
         async with self._session.get(f"{self._url}/health/ready") as response:
-            return response.status == 200
+            return bool((await response.json())["parts"]["store"]["ok"])
 
     async def stop(self) -> None:
         if self._session:

@@ -559,3 +559,24 @@ async def test_a_marker_that_came_too_late_for_one_wait_ends_the_next(redis: Red
     await hooks.mailbox.rest()
     await hooks.mailbox.wake()
     assert await redis.llen(hooks.keys.wake) == 1, "who rests leaves it to others"
+
+
+async def test_who_settles_and_claims_again_needs_no_marker(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 3, concurrency=1)
+    await redis.delete(hooks.keys.wake)
+    hooks.mailbox.claiming = True
+    (one,) = await claim(hooks)
+    await settle(hooks, one)
+    await asyncio.wait_for(hooks.mailbox.wait(30), 5)
+    hooks.clock.forward(1)
+    (one,) = await claim(hooks)
+    waiting = asyncio.create_task(hooks.mailbox.wait(30))
+    await settle(hooks, one)
+    await asyncio.wait_for(waiting, 5)
+    await hooks.mailbox.rest()
+    assert await redis.llen(hooks.keys.wake) == 0
+    hooks.clock.forward(1)
+    (one,) = await claim(hooks)
+    hooks.mailbox.claiming = False
+    await hooks.mailbox.settle([released(one)], hooks.clock.now)
+    assert await redis.llen(hooks.keys.wake) == 1, "who stops leaves the rest to others"

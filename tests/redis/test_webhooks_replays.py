@@ -131,6 +131,9 @@ async def test_what_was_delivered_and_is_no_longer_on_record_is_not_missing(redi
     hooks.clock.forward(2_000)
     assert await hooks.webhooks.deliveries.sweep() == 1
     assert (await count(hooks, endpoint, missing=True)).count == 0
+    # Nor if records are kept for longer from now on.
+    longer = Hooks(redis, hooks.clock, retention=600_000)
+    assert (await count(longer, endpoint, missing=True)).count == 0
 
 
 async def test_what_the_filter_kept_away_is_sent_once_the_filter_lets_it_pass(redis: Redis) -> None:

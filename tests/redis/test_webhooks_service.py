@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from webhooks.dispatcher import Dispatcher
 from webhooks.errors import NoMatchingSignature, NotFound
 from webhooks.guard import Guard
 from webhooks.health import Breaker, Health
-from webhooks.mailbox import LEASE_MS
+from webhooks.mailbox import LEASE_MS, Batch
 from webhooks.model import delivery_id
 from webhooks.receiver import verify
 from webhooks.sender import Sender
@@ -470,6 +471,30 @@ async def test_a_full_process_waits_for_room(redis: Redis) -> None:
             stop.set()
             await running
     assert receiver.most_at_once == 4
+
+
+async def test_what_can_be_under_way_is_claimed_in_halves(redis: Redis) -> None:
+    """So that one half is sent while the other is recorded; the rate of a single busy endpoint depends on it."""
+    hooks = hooks_of(redis)
+    asked: list[int] = []
+    claim = hooks.webhooks._mailbox.claim
+
+    async def asking(limit: int, now: int, **more: Any) -> Batch:
+        asked.append(limit)
+        return await claim(limit, now, **more)
+
+    hooks.webhooks._mailbox.claim = asking  # type: ignore[method-assign]
+    async with receiving() as receiver:
+        receiver.default = receiver.hang
+        endpoint = await hooks.endpoint(receiver.url, concurrency=40)
+        events = [await hooks.event(n=n) for n in range(100)]
+        async with hooks.running():
+            for _ in range(40):
+                await receiver.next()
+            receiver.let_go.set()
+            await settled(hooks, {delivery_id(event, endpoint): "delivered" for event in events})
+    assert receiver.most_at_once == 40
+    assert max(asked) == 20
 
 
 async def test_an_api_only_process_runs_no_loop(redis: Redis) -> None:

@@ -1,5 +1,6 @@
 """Filters: which events pass, what is refused when one is written, and that none is slow whatever the event."""
 
+import random
 import time
 from typing import Any
 
@@ -107,6 +108,54 @@ def test_the_worst_that_is_allowed_ends_soon(text: str, data: Any) -> None:
     passes(EVENT | {"data": data})
     # Measured at 1 to 11 ms; the limit leaves room for a busy machine.
     assert time.perf_counter() - begin < 0.3
+
+
+SLOW = "".join(random.Random(1).choices("01", k=250_000))
+TOO_MUCH = "holds too much text against its patterns"
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "passes"),
+    [
+        (r'event.data.l.exists(x, x.matches("\\pL{100}"))', {"l": ["ab"] * 240}, False),
+        ("event.data.l.all(x, " + " || ".join([r'x.matches("^\\w{1,9}$")'] * 20) + ")", {"l": ["ab"] * 240}, True),
+        (r'event.data.l.exists(x, x.matches("\\w{50}"))', {"l": ["a" * 60] * 480}, True),
+        ('event.data.s.matches("1[01]{140}!")', {"s": SLOW}, False),
+        ('event.data.s.matches("(.{100}){100}!")', {"s": SLOW}, TOO_MUCH),
+        ('event.data.s.matches("(.{100}){100}!") || true', {"s": SLOW}, TOO_MUCH),
+        ('event.data.l.exists(x, event.data.s.matches("1[01]{140}!"))', {"l": [1] * 200, "s": SLOW[:10_000]}, TOO_MUCH),
+    ],
+)
+def test_no_pattern_is_slow(text: str, data: Any, passes: bool | str) -> None:
+    asked = compile_filter(text)
+    begin = time.process_time()
+    try:
+        found: bool | str = asked(EVENT | {"data": data})
+    except ValueError as error:
+        found = str(error)
+    # Measured at up to 0.25 s; where the pattern is compiled anew for each text, up to 70.
+    assert time.process_time() - begin < 1.5
+    assert found is passes or (isinstance(found, str) and isinstance(passes, str) and passes in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        (r'event.data.text.matches(r"^\w+-two$")', True),
+        (r"""event.data.text.matches('''(?x) ^forty  # and more''') && !event.data.text.matches("\"")""", True),
+        ('event.data.tags.filter(matches, matches.matches("b")).size() == 1', True),
+        ('event.data.score.matches("4") || event.data.flag', True),
+        ('has(event.data.matches) || event.data.text.matches ("two")', True),
+        ('  event.data.text == "matches(" || event.data.text.matches("^forty") && event.data.text.matches("two$")', True),
+    ],
+)
+def test_patterns_as_they_may_be_written(text: str, passes: bool) -> None:
+    assert compile_filter(text)(EVENT) is passes
+
+
+def test_only_a_text_matches() -> None:
+    with pytest.raises(ValueError, match="must be true or false, not null"):
+        compile_filter('event.data.score.matches("4")')(EVENT)
 
 
 @pytest.mark.parametrize(

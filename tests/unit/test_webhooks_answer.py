@@ -72,6 +72,14 @@ def test_others_do_not(whole: bytes) -> None:
     assert (answer.status, bytes(answer.body)) == (200, b"thanks")
 
 
+@pytest.mark.parametrize("announced", [b"content-length: 2", b"transfer-encoding: chunked"])
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_nor_does_one_that_announces_a_body_it_must_not_have(status: bytes, announced: bytes) -> None:
+    answer = Answer()
+    assert answer.feed(b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (status, announced))
+    assert not answer.reusable
+
+
 def test_what_they_say() -> None:
     assert read(EXAMPLES[1]) == (200, b"", "7", "disable", None)
     assert [read(example)[:2] for example in EXAMPLES[2:8]] == [(200, b"thanks")] * 3 + [(204, b""), (503, b"no"), (200, b"thanks")]
@@ -93,7 +101,13 @@ def test_what_they_say() -> None:
         OK + b"transfer-encoding: gzip, chunked\r\n\r\n",
         OK + b"transfer-encoding: chunked, chunked\r\n\r\n",
         OK + b"transfer-encoding: identity\r\n\r\n",
+        OK + b"transfer-encoding: \x0bchunked\r\n\r\n",
+        OK + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+        OK + b"transfer-encoding:\r\ncontent-length: 6\r\n\r\n",
         OK + b"no header\r\n\r\n",
+        OK + b"x: y\rcontent-length: 6\r\n\r\n",
+        OK + b"content-length: 6\r\r\n\r\n",
+        b"HTTP/1.1 204 x\rcontent-length: 6\r\n\r\n",
         OK + b" folded: x\r\n\r\n",
         OK + b"name : x\r\n\r\n",
         OK + b": x\r\n\r\n",

@@ -1,8 +1,10 @@
 """The sender's connections: kept, reused, given up. On asyncio's loop and on uvloop, where the service runs."""
 
 import asyncio
+import gc
 import os
 import socket
+import weakref
 
 import pytest
 
@@ -130,6 +132,45 @@ def test_an_attempt_that_is_cancelled_or_late_leaves_no_connection(run: Run) -> 
 
 
 @both_loops
+@pytest.mark.parametrize(("first", "second"), [(0.3, 0.6), (5.0, 0.2)])
+def test_each_request_of_a_connection_has_a_time_of_its_own(run: Run, first: float, second: float) -> None:
+    """Neither the shorter one of the request before it ends it, nor does the longer one let it go on."""
+    answered = False
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        if answered:
+            await reader.read()
+        answered = True
+        writer.write(OK)
+
+    async def scenario() -> None:
+        async with Server(once) as server, Sender(GUARD) as sender:
+            assert (await send(sender, server.url(), timeout=first)).status == 200
+            late = await send(sender, server.url(), timeout=second)
+        assert (late.error, late.reused) == (f"no answer within {second:g} s", True)
+        assert second * 1000 - 2 <= late.duration < 3000
+
+    run(scenario())
+
+
+@both_loops
+def test_a_connection_that_has_ended_is_not_kept_until_its_request_would_have(run: Run) -> None:
+    async def scenario() -> None:
+        async with Server(ok) as server, Sender(GUARD) as sender:
+            await send(sender, server.url())
+            (one,) = sender._pool._order
+            ended = weakref.ref(one)
+            del one
+            sender._pool.close()
+            await server.closed.wait()
+        gc.collect()
+        assert ended() is None
+
+    run(scenario())
+
+
+@both_loops
 def test_an_attempt_that_is_cancelled_as_its_answer_ends_leaves_no_connection(run: Run) -> None:
     async def scenario() -> None:
         received = asyncio.Event()
@@ -141,7 +182,7 @@ def test_an_attempt_that_is_cancelled_as_its_answer_ends_leaves_no_connection(ru
         async with Server(hang) as server:
             loop = asyncio.get_running_loop()
             _, dialled = await loop.create_connection(connection.Connection, "127.0.0.1", server.port)
-            attempt = asyncio.create_task(dialled.exchange(b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n", Answer(), Phases()))
+            attempt = asyncio.create_task(dialled.exchange(b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n", Answer(), Phases(), loop.time() + 5))
             await received.wait()
             dialled.data_received(OK)
             attempt.cancel()
@@ -174,6 +215,32 @@ def test_what_a_receiver_does_not_read_is_not_kept(run: Run) -> None:
         for writer in accepted:
             writer.transport.abort()
         await asyncio.sleep(0)
+
+    run(scenario())
+
+
+@both_loops
+def test_a_connection_that_a_request_still_waits_in_serves_no_other(run: Run) -> None:
+    """A receiver that answers and reads nothing would have us keep what every delivery to it sends."""
+
+    async def scenario() -> None:
+        async def unread(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(OK)
+            accepted.append(writer)
+
+        accepted: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(unread, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with Sender(GUARD) as sender:
+            much = Request(url=url, event="evt_1", body=bytes(32 << 20), keys=[KEY], headers={}, timeout=5, trace="t")
+            outcome, kept = await sender.send(much, 0), len(sender._pool)
+        server.close()
+        for writer in accepted:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+        assert (outcome.status, outcome.error, kept) == (200, None, 0)
 
     run(scenario())
 

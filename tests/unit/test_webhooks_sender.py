@@ -45,7 +45,7 @@ async def test_a_delivery_as_subscribers_see_it() -> None:
     assert received.headers["content-type"] == "application/json"
     assert received.headers["authorization"] == "Bearer x"
     assert received.headers["user-agent"].startswith("Hookline")
-    assert received.headers["traceparent"].startswith(traceparent("run_1", b"")[:36])
+    assert received.headers["traceparent"].startswith(traceparent("run_1", 0)[:36])
     assert "cookie" not in received.headers
 
 

@@ -42,5 +42,7 @@ def test_what_was_taken_is_counted_no_more() -> None:
     assert set(taken) == {"a", "b", ALL}
     a, everything = taken["a"], taken[ALL]
     assert (a.delivered, a.failed, a.exhausted, a.ms, a.last_success, a.last_failure) == (1, 1, 1, 10, 10, 11)
-    assert (everything.delivered, everything.failed, everything.ms, everything.last_success) == (2, 1, 11, 12)
+    assert (everything.delivered, everything.failed, everything.exhausted, everything.ms) == (2, 1, 1, 11)
+    assert (everything.last_success, everything.last_failure) == (12, 11)
+    assert everything.buckets == {bucket_of(7): 1, bucket_of(3): 1, bucket_of(1): 1}
     assert tally.take() == {}
