@@ -19,7 +19,7 @@ class Keys:
 
     @property
     def changes(self) -> str:
-        """Sorted set: endpoint ids by the version of their last change, the deletion included."""
+        """Sorted set: endpoint ids by the version of their last change, the deletion included; '' for deletions that are forgotten."""
         return f"{self.prefix}:changes"
 
     def endpoint(self, endpoint: str) -> str:
@@ -40,7 +40,7 @@ class Keys:
         return f"{self.prefix}:refs:{event}"
 
     def delivery(self, delivery: str) -> str:
-        """Hash: the delivery record; see `model.Delivery`, and `settled`, `base` in `prelude.lua`."""
+        """Hash: the delivery record; see `model.Delivery`, and `base`, `line` in `prelude.lua`."""
         return f"{self.prefix}:delivery:{delivery}"
 
     def attempts(self, delivery: str) -> str:

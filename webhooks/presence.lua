@@ -20,7 +20,7 @@ for _, other in ipairs(call('SMEMBERS', LIVING)) do
       for _, round in ipairs(cmsgpack.unpack(call('GET', key('claim', claim)) or '\144')) do
         local leases = key('leases', round[1])
         local theirs = call('ZRANGEBYSCORE', leases, round[2], round[2])
-        -- The next claim does the rest, as with every lease that ran out. Should one of a living dispatcher end in the same ms, that is sent twice.
+        -- The next claim does the rest, as with every lease that ran out. Should one of a living dispatcher end at the same µs, that is sent twice.
         for _, delivery in ipairs(theirs) do put(leases, ARGV[1], delivery) end
         if #theirs > 0 then call('ZADD', EXPIRING, 'LT', ARGV[1], round[1]) end
         freed = freed + #theirs

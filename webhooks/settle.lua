@@ -1,7 +1,8 @@
 -- Settle: record a batch of outcomes. A stale lease records its attempt, but only a success of it changes the delivery.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 '1' if who settles claims next, else '', 4 in MessagePack, for each endpoint {id, delivered, others}:
+-- ARGV 1 now, 2 ms without a success that disable an endpoint (0: never), 3 '1' if who settles claims next, else '',
+--   4 in MessagePack, for each endpoint {id, delivered, others}:
 --   delivered  [id, lease, HTTP status, attempt (JSON text), line or nil]…
 --   others     {id, lease, line, verdict: delivered|retry|exhausted|released, after, retry, version, began, receiver, refusal, off, hold, due, reason, code,
 --              attempt (JSON text), about (JSON text), own}…

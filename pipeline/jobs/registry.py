@@ -68,8 +68,7 @@ def processor(
     """
 
     def mark(target: Target) -> Target:
-        # Any callable takes an attribute, which no type says.
-        target.__hookline__ = Marks(  # type: ignore[attr-defined]
+        target.__hookline__ = Marks(  # type: ignore[attr-defined]  # any callable takes an attribute, which no type says
             name=name, input=input, isolated=isolated, timeout=parse_duration(timeout), memory=parse_size(memory), advice=advice
         )
         return target

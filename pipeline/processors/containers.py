@@ -51,7 +51,7 @@ def checked(data: bytes) -> Contents:
         return Contents()
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the latter two for offsets and versions that no archive has
         # Without a directory nothing can be unpacked; the library that reads the document says so.
         return Contents()
     with archive:
@@ -78,7 +78,7 @@ def _verify(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, lock: re.Pattern[b
                 entities |= _ENTITY in end + chunk
                 locked |= bool(lock and lock.search(chunk))
                 end = chunk[1 - len(_ENTITY) :]
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:  # what zipfile lets out of a damaged entry
         raise Damaged(f"{entry.filename}: {error}") from error
     if locked:
         raise Locked

@@ -26,7 +26,7 @@ _LINK = re.compile(
 """What may stand between a contrary word and the match: `order` in "order no. 123" is told from that in "the order was paid with 123"."""
 
 
-class NearbyWords(ContextAwareEnhancer):  # type: ignore[misc]
+class NearbyWords(ContextAwareEnhancer):
     """The nearest telling word before a match decides; a supporting one may also follow it."""
 
     def __init__(self) -> None:

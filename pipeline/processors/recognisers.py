@@ -27,10 +27,10 @@ _BEGINS, _ENDS = r"(?<![\w.-])", r"(?![\w-]|\.\d)"
 """Around a number that is not a part of something longer, such as 415-738-6921-B."""
 
 
-class CardRecogniser(CreditCardRecognizer):  # type: ignore[misc]
+class CardRecogniser(CreditCardRecognizer):
     """Card numbers in the groupings that cards have, with an issuer's first digits, length and check digit."""
 
-    PATTERNS = [  # noqa: RUF012  Presidio's own attribute, here and below
+    PATTERNS = [
         Pattern("card", rf"{_BEGINS}(?:{pattern}){_ENDS}", 0.3)
         for pattern in (
             r"\d{12,19}",
@@ -58,10 +58,10 @@ class CardRecogniser(CreditCardRecognizer):  # type: ignore[misc]
         return None if len(digits) == len(pattern_text) else True
 
 
-class SsnRecogniser(UsSsnRecognizer):  # type: ignore[misc]
+class SsnRecogniser(UsSsnRecognizer):
     """US social security numbers; other writings than 123-45-6789 only with a word that says so."""
 
-    PATTERNS = [  # noqa: RUF012
+    PATTERNS = [
         Pattern("hyphens", rf"{_BEGINS}\d{{3}}-\d{{2}}-\d{{4}}{_ENDS}", 0.5),
         Pattern("spaces or dots", rf"{_BEGINS}\d{{3}}([ .\N{{NO-BREAK SPACE}}])\d{{2}}\1\d{{4}}{_ENDS}", 0.25),
         Pattern("digits", rf"{_BEGINS}\d{{9}}{_ENDS}", 0.25),
@@ -71,13 +71,13 @@ class SsnRecogniser(UsSsnRecognizer):  # type: ignore[misc]
         return not ssn.is_valid(re.sub(r"\D", "", pattern_text)) or bool(super().invalidate_result(pattern_text))
 
 
-class EmailRecogniser(EmailRecognizer):  # type: ignore[misc]
+class EmailRecogniser(EmailRecognizer):
     """E-mail addresses; the list of domains is the one that comes with tldextract, which would download a newer one."""
 
     # Kana, Han and the like are no part of it: languages without spaces would put the words around into the address.
     _WORD = r"\p{Latin}\p{Greek}\p{Cyrillic}\p{N}_"
     # The length of a local part is bounded, as in RFC 5321: a long run of such characters would else be read again from each of them.
-    PATTERNS = [  # noqa: RUF012
+    PATTERNS = [
         Pattern(
             "address",
             rf"(?<![{_WORD}.%+-])(?<!://[^\s/@]{{0,64}})(?<!<(?!mailto:)[^\s<>]{{1,64}})"
@@ -92,10 +92,10 @@ class EmailRecogniser(EmailRecognizer):  # type: ignore[misc]
         return bool(self._domains(pattern_text.rpartition("@")[2]).suffix)
 
 
-class IpRecogniser(IpRecognizer):  # type: ignore[misc]
+class IpRecogniser(IpRecognizer):
     """IP addresses that are no part of a longer number (an OID, a version) and no mask."""
 
-    PATTERNS = [Pattern(pattern.name, rf"(?<![\w.])(?:{pattern.regex})(?!\.\w)", pattern.score) for pattern in IpRecognizer.PATTERNS]  # noqa: RUF012
+    PATTERNS = [Pattern(pattern.name, rf"(?<![\w.])(?:{pattern.regex})(?!\.\w)", pattern.score) for pattern in IpRecognizer.PATTERNS]
 
     def invalidate_result(self, pattern_text: str) -> bool:
         if ":" in pattern_text and not any(c.isdigit() for c in pattern_text):
@@ -104,14 +104,14 @@ class IpRecogniser(IpRecognizer):  # type: ignore[misc]
         return first in ("0", "255") or bool(super().invalidate_result(pattern_text))
 
 
-class MacRecogniser(MacAddressRecognizer):  # type: ignore[misc]
+class MacRecogniser(MacAddressRecognizer):
     """MAC addresses; three groups of digits alone are some other number."""
 
     def invalidate_result(self, pattern_text: str) -> bool:
         return ("." in pattern_text and pattern_text.replace(".", "").isdigit()) or bool(super().invalidate_result(pattern_text))
 
 
-class IbanRecogniser(LocalRecognizer):  # type: ignore[misc]
+class IbanRecogniser(LocalRecognizer):
     """IBANs of exactly the length and structure that the SWIFT registry has for their country, in upper or lower case."""
 
     # Presidio's own takes whole groups of four and tries three ends; what follows an IBAN on its line may then hide it.
@@ -153,7 +153,7 @@ class IbanRecogniser(LocalRecognizer):  # type: ignore[misc]
         return self._lengths[country]
 
 
-class PackRecogniser(LocalRecognizer):  # type: ignore[misc]
+class PackRecogniser(LocalRecognizer):
     """What a rule pack's pattern finds; one that takes too long says so, where Presidio's own would leave out what it had not found yet."""
 
     def __init__(self, pattern: packs.Pattern, **options: Any) -> None:

@@ -32,7 +32,7 @@ async def test_what_the_dead_held_is_claimed_by_the_living_at_once(redis: Redis)
     await second.steady()
     await settle(hooks, held[0])
     await first.dies()
-    # That is not noticed in the moment of the claim: two of one moment may have one lease.
+    # That is not noticed in the moment of the claim.
     hooks.clock.forward(2_000)
     assert (await second.mailbox.claim(100, hooks.clock.now)).claims == []
     assert await second.presence.beat() == 4
@@ -80,7 +80,7 @@ async def test_who_leaves_waits_for_nobody_and_a_long_list_is_worked_through(red
         hooks.clock.forward(1)
     await second.steady()
     await first.presence.leave()
-    # Of claims whose leases end in the same ms one is counted twice.
+    # Of claims whose leases end alike one is counted twice.
     assert await second.presence.beat() >= 250
     assert await redis.exists(hooks.keys.held(first.presence.id)) == 0
     back = []
