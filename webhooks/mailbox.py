@@ -119,8 +119,9 @@ class Settlement:
 
 class Mailbox:
     def __init__(self, redis: Store, keys: Keys, *, disable_after: int = 0, dispatcher: str = "") -> None:
-        """`disable_after`: ms without a success after which an endpoint is disabled; 0: never. `dispatcher`: its `Presence.id`."""
-        self._dispatcher = dispatcher
+        """`disable_after`: ms without a success after which an endpoint is disabled; 0: never."""
+        self.dispatcher = dispatcher
+        """The `Presence.id` of who claims."""
         self._redis = redis
         self._keys = keys
         self._disable_after = disable_after
@@ -136,7 +137,7 @@ class Mailbox:
         """Up to `limit` deliveries that are due, `retries` of them retries (None: all), of each endpoint no more than its concurrency allows."""
         self._nudged = None
         most = limit if retries is None else min(retries, limit)
-        version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8), self._dispatcher])
+        version, next_due, rounds, events = await self._claim([self._keys.prefix], [now, limit, most, secrets.token_hex(8), self.dispatcher])
         contents = dict(zip(events[::2], map(_content, events[1::2]), strict=True))
         claims = [_claim(contents, endpoint, lease, retry, *row) for endpoint, lease, retry, *rows in rounds for row in rows]
         return Batch(claims=claims, version=int(version), next_due=int(next_due) if next_due else None)

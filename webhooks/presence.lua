@@ -1,18 +1,21 @@
 -- Presence: a dispatcher says that it lives; what those hold that no longer do is due at once.
 --
 -- KEYS 1 prefix
--- ARGV 1 now, 2 dispatcher, 3 ms for which it counts as living, by the store's own clock, 4 '1' to look after the others, '' not to
+-- ARGV 1 now, 2 dispatcher, 3 ms for which it counts as living, by the store's own clock, 4 '1' to look after the others, '' not to,
+--   5… those whose process is known to be over
 -- Returns how many deliveries were taken back, and 1 if there may be more.
 
 local MOST = 100
 local LIVING = P .. ':dispatchers'
 call('SET', key('alive', ARGV[2]), '1', 'PX', ARGV[3])
 call('SADD', LIVING, ARGV[2])
-if ARGV[4] == '' then return {0, 0} end
+local over = {}
+for n = 5, #ARGV do over[ARGV[n]] = true end
 
 local freed, room = 0, MOST
 for _, other in ipairs(call('SMEMBERS', LIVING)) do
-  if room > 0 and call('EXISTS', key('alive', other)) == 0 then
+  local silent = call('EXISTS', key('alive', other)) == 0
+  if room > 0 and (over[other] or silent and ARGV[4] ~= '') then
     local held = key('held', other)
     local claims = call('ZRANGE', held, 0, room - 1)
     room = room - #claims
@@ -27,7 +30,8 @@ for _, other in ipairs(call('SMEMBERS', LIVING)) do
       end
     end
     if #claims > 0 then call('ZREM', held, unpack(claims)) end
-    if call('EXISTS', held) == 0 then call('SREM', LIVING, other) end
+    -- What it asked for last may still be on its way here: it is looked at again until it has been silent, too.
+    if silent and call('EXISTS', held) == 0 then call('SREM', LIVING, other) end
   end
 end
 write()

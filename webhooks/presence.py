@@ -1,4 +1,4 @@
-"""Which dispatchers live: each says so every second, and what one held that fell silent is attempted again at once."""
+"""Which dispatchers live: each says so every second, and what one held that fell silent, or whose process is over, is attempted again at once."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from webhooks import process
 from webhooks.keys import Keys
 from webhooks.scripts import Script, Store
 from webhooks.stubborn import STORE_ERRORS
@@ -24,7 +25,9 @@ class Presence:
     """One dispatcher's. A process that stood still for too long is taken for dead, too: what it had under way may then be sent twice."""
 
     def __init__(self, redis: Store, keys: Keys, clock: Callable[[], int]) -> None:
-        self.id = secrets.token_hex(8)
+        self._process = process.here()
+        self.id = "-".join(filter(None, (self._process, secrets.token_hex(8))))
+        """Says to others of this machine which process it is of: they need not wait for its silence."""
         self._redis = redis
         self._keys = keys
         self._clock = clock
@@ -50,9 +53,10 @@ class Presence:
         silent, self._last = time.monotonic() - self._last, time.monotonic()
         if silent * 1000 > SILENT_MS:
             steady = 1
+        over = [one for one in await self._redis.smembers(self._keys.dispatchers) if process.over(one, self._process)]
         taken, more = 0, 1
         while more:
-            freed, more = await self._script([self._keys.prefix], [self._clock(), self.id, SILENT_MS, "1" if steady >= STEADY else ""])
+            freed, more = await self._script([self._keys.prefix], [self._clock(), self.id, SILENT_MS, "1" if steady >= STEADY else "", *over])
             taken += int(freed)
         self._steady = steady
         return taken

@@ -101,8 +101,7 @@ class Webhooks:
         self.statistics = Statistics(redis, self._keys, self._clock)
         self.metrics = Metrics(redis, self._keys, self.statistics)
         self.probe = Probe(self.endpoints, self.guard, self._clock)
-        self._presence = Presence(redis, self._keys, self._clock)
-        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after, dispatcher=self._presence.id)
+        self._mailbox = Mailbox(redis, self._keys, disable_after=disable_after)
         self._outbox = Outbox(redis, self._keys, publish)
         self._dispatcher: Dispatcher | None = None
 
@@ -124,11 +123,14 @@ class Webhooks:
 
     async def run_dispatcher(self, stop: asyncio.Event) -> None:
         """Send deliveries until told to stop, then finish those under way; also retention and the events about deliveries."""
+        # Not earlier: who made this object may have forked since.
+        presence = Presence(self._redis, self._keys, self._clock)
+        self._mailbox.dispatcher = presence.id
         async with Sender(self.guard) as sender:
             directory, tally = Directory(self._redis, self._keys), Tally()
             self._dispatcher = Dispatcher(self._mailbox, directory, self.endpoints, sender, self._outbox, self._schedule, self._clock, tally=tally)
             helpers = [
-                asyncio.create_task(self._presence.run()),
+                asyncio.create_task(presence.run()),
                 asyncio.create_task(self._outbox.run(stop)),
                 asyncio.create_task(self._upkeep(stop)),
                 asyncio.create_task(self.replaying.run(stop)),
@@ -140,7 +142,7 @@ class Webhooks:
                 for helper in helpers:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
-                await self._presence.leave()
+                await presence.leave()
                 await self.statistics.flush(tally)
 
     async def stats(self, endpoint: str) -> Stats:
