@@ -11,7 +11,6 @@ from pipeline.config.processors import Compliance, Notifications, Push
 from pipeline.config.queues import BUILTIN_QUEUES, Queue
 from pipeline.config.section import Section, written
 from pipeline.config.webhooks import Events, Webhooks
-from pipeline.store import sentinel
 from pipeline.units import Duration, Size
 
 KEY_PREFIX = "hk_"
@@ -38,7 +37,10 @@ class Redis(Section):
     def _reachable(cls, value: SecretStr | None) -> SecretStr | None:
         # It may hold a password, so no message repeats it.
         url = urlsplit(value.get_secret_value()) if value else None
-        if url and url.scheme in sentinel.SCHEMES:
+        if url and url.scheme in ("redis+sentinel", "rediss+sentinel"):
+            # Here, because it takes redis-py, which the supervisor has no use for.
+            from pipeline.store import sentinel
+
             try:
                 sentinel.settings(url.geturl())
             except ValueError:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cel
 import orjson
 
 from pipeline.patterns import Matching
+from pipeline.workflows.language import cel
 from pipeline.workflows.names import WORKFLOW, Names
 from pipeline.workflows.syntax import OPEN, PATTERN, Checked, ExpressionError, checked, closing
 from pipeline.workflows.values import TEXT_UNIT, Absent, Path, explain, kind, look_up, plain, spelled, weigh, without_the_rest

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cel
-
 from pipeline.errors import InvalidInput
 from pipeline.patterns import compiled
+from pipeline.workflows.language import cel
 from pipeline.workflows.names import Each, Fields, Names
 from pipeline.workflows.values import Accessor, Path, needs, written
 from pipeline.yamlsource import suggestion

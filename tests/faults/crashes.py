@@ -35,9 +35,7 @@ async def right_after_the_answer(bench: Bench) -> str:
     return f"400 of 400, {again} of them twice"
 
 
-@scenario(
-    GROUP, "kill -9 of what sends, with requests in flight: each arrives within 5 s of its restart, and only those in flight twice", kills=True
-)
+@scenario(GROUP, "kill -9 of what sends, with requests in flight: each arrives within 5 s of its restart, and only those in flight twice", kills=True)
 async def in_flight(bench: Bench) -> str:
     async with receiving() as receiver:
         receiver.free.clear()

@@ -31,11 +31,17 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
 def test_the_supervisor_imports_none_of_the_parts() -> None:
     found = imported("-c", "import pipeline.cli.serve")
     assert "pipeline.supervisor" in found
-    assert not found & {"aiohttp", "fsspec", "pipeline.app"}
+    assert not found & {"aiohttp", "fsspec", "pipeline.app", "redis", "prompt_toolkit"}
+
+
+def test_a_process_imports_what_its_parts_need() -> None:
+    found = imported("-c", "import pipeline.cli.__main__, pipeline.process, pipeline.app, webhooks.service")
+    assert "cel" in found
+    assert not found & {"aiohttp", "jwt", "fsspec", "croniter", "pipeline.api", "pipeline.serving", "pipeline.workers", "prompt_toolkit"}
 
 
 def test_a_process_of_the_service_imports_no_command_and_no_processor() -> None:
-    found = imported("-c", "import pipeline.cli.__main__, pipeline.process, pipeline.app")
+    found = imported("-c", "import pipeline.cli.__main__, pipeline.process, pipeline.app, pipeline.serving, pipeline.workers")
     assert not {name for name in found if name.startswith("pipeline.cli.")} - {"pipeline.cli.__main__", "pipeline.cli.console"}
     assert not found & {"bullmq", "kreuzberg", "apprise", "presidio_analyzer"}
 
