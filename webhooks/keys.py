@@ -100,7 +100,7 @@ class Keys:
 
     @property
     def dispatchers(self) -> str:
-        """Set: those that live, and those that died holding something."""
+        """Set: ids (`Presence.id`) of those that live, and of those that died holding something."""
         return f"{self.prefix}:dispatchers"
 
     def alive(self, dispatcher: str) -> str:
