@@ -49,7 +49,7 @@ async def test_events_to_endpoints_under_kills(tmp_path: Path) -> None:
             ready = time.time()
             took = await receiver.next_one(started if kind == "sender" else ready)
             slowest = max(slowest, took)
-            since = "its start" if kind == "sender" else "then"
+            since = "its start" if kind == "sender" else "that"
             again = f"ready after {ready - killed:.1f} s, deliveries again {took:.2f} s after {since}"
             seen.append(f"kill {number} ({kind}): {before:,} of {total:,} delivered; {again}")
         await publishing
