@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Hooks
-from webhooks import listing
+from webhooks import InvalidInput, listing
 from webhooks.backoff import Verdict
 from webhooks.criteria import criteria
 from webhooks.mailbox import Settlement
@@ -85,7 +85,9 @@ async def test_between_two_times(redis: Redis) -> None:
     assert await ids(hooks, since=T0 + 10, until=T0 + 30) == made[3:0:-1]
     assert await ids(hooks, limit=1, since=T0 + 10, until=T0 + 30) == made[3:0:-1]
     assert await ids(hooks, until=T0 + 9) == made[:1]
-    assert await ids(hooks, since=T0 + 30, until=T0 + 10) == []
+    assert await ids(hooks, since=T0 + 10, until=T0 + 10) == made[1:2]
+    with pytest.raises(InvalidInput, match="since: lies after until"):
+        await ids(hooks, since=T0 + 11, until=T0 + 10)
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

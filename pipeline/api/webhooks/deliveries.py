@@ -21,7 +21,7 @@ class DeliveryShown(Shape):
     run_id: str | None
     status: DeliveryState
     reason: str | None
-    """Why it was skipped."""
+    """Why it was skipped, or exhausted before its schedule's end."""
     attempt_count: int
     last_status: int | None
     """HTTP status of the last attempt."""
