@@ -240,7 +240,6 @@ async def _working(api: Api) -> AsyncIterator[None]:
     finally:
         stop.set()
         await asyncio.gather(*loops)
-        await working.close()
 
 
 async def _received(api: Api, received: "asyncio.Queue[web.Request]") -> web.Request:
