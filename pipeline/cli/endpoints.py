@@ -84,7 +84,7 @@ def create_endpoint(
 ) -> None:
     """Create an endpoint; its secret is shown this once."""
     given = _given(
-        types=types or "*", description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
+        types="*" if types is None else types, description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
         filter=filter, payload=payload, asymmetric=asymmetric, headers=header, secret=secret,
     )  # fmt: skip
     fields(talk(address(url, config), token, lambda client: client.create_endpoint(target, given.pop("types"), **given)))

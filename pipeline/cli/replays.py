@@ -45,7 +45,7 @@ def start_replay(
         "missing": missing or None,
         "dryRun": dry_run or None,
     }
-    asked |= {name: [part.strip() for part in text.split(",")] for name, text in (("status", status), ("types", types)) if text}
+    asked |= {name: [part.strip() for part in text.split(",")] for name, text in (("status", status), ("types", types)) if text is not None}
     asked = {name: value for name, value in asked.items() if value is not None}
 
     async def ask(client: "Client") -> dict[str, Any]:

@@ -159,3 +159,24 @@ async def test_one_page_looks_at_no_more_than_its_share(redis: Redis, monkeypatc
     assert (page.items, page.next_cursor is None) == ([], False)
     (found,) = await ids(hooks, type="a.*")
     assert (await hooks.webhooks.deliveries.get(found)).event == wanted
+
+
+async def test_only_what_may_fit_is_looked_at(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The span of time and the smallest index bound the search; not only what is found."""
+    monkeypatch.setattr(listing, "MAX_SCANNED", 1)
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint()
+    made = []
+    for n in range(10):
+        made.append(delivery_id(await hooks.event(n=n, runId=f"run_{n}"), endpoint))
+        await hooks.spread()
+        hooks.clock.forward(10)
+
+    async def first(newest_first: bool, **asked: Any) -> list[str]:
+        page = await hooks.webhooks.deliveries.listing.page(criteria(**asked), limit=1, newest_first=newest_first)
+        return [delivery.id for delivery in page.items]
+
+    assert await first(False, since=T0 + 50) == made[5:6]
+    assert await first(True, until=T0 + 50) == made[5:6]
+    assert await first(False, endpoint=endpoint, run="run_5") == made[5:6]
+    assert await first(False, statuses=["pending"], run="run_5") == made[5:6]

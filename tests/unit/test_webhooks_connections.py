@@ -32,10 +32,12 @@ def test_one_connection_serves_many_and_the_phases_say_so(run: Run) -> None:
         told = first.phases.document()
         assert told["tls"] is None
         assert all(isinstance(told[phase], float) for phase in ("dns", "connect", "firstByte", "total"))
+        assert told["firstByte"] > 0  # type: ignore[operator]
         assert told["total"] >= told["dns"] + told["connect"] + told["firstByte"]  # type: ignore[operator]
         again = second.phases.document()
         assert (again["dns"], again["connect"], again["tls"]) == (None, None, None)
         assert isinstance(again["firstByte"], float)
+        assert again["firstByte"] > 0
 
     run(scenario())
 
