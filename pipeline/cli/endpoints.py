@@ -83,11 +83,11 @@ def create_endpoint(
     config: ConfigFile = None,
 ) -> None:
     """Create an endpoint; its secret is shown this once."""
-    given = _given(
-        types="*" if types is None else types, description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
+    given = {"types": ["*"]} | _given(
+        types=types, description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
         filter=filter, payload=payload, asymmetric=asymmetric, headers=header, secret=secret,
     )  # fmt: skip
-    fields(talk(address(url, config), token, lambda client: client.create_endpoint(target, given.pop("types"), **given)))
+    fields(talk(address(url, config), token, lambda client: client.create_endpoint(target, **given)))
 
 
 @endpoints.command("change")
