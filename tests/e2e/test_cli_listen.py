@@ -15,6 +15,7 @@ from tests.e2e.test_cli import hookline
 from tests.support.api import serving
 from tests.support.receiver import Answer, receiving
 from tests.support.service import ROOT, Service, token
+from tests.support.valkey import free_port
 from webhooks.receiver import verify
 from webhooks.signing import generate_secret
 
@@ -113,9 +114,9 @@ async def test_who_may_not_listen_learns_how_to(redis: Redis, tmp_path: Path) ->
 
 @pytest.mark.timeout(120)
 async def test_it_goes_on_where_it_was_when_the_service_comes_back(tmp_path: Path) -> None:
-    service = Service(tmp_path, {})
+    port = free_port()
+    service = Service(tmp_path, {}, port=port)
     await service.start()
-    port = service.url.rsplit(":", 1)[1]
     async with receiving() as receiver:
         async with Client(service.url, token()) as client:
             ids = await client.publish(EVENTS[:1])
@@ -131,7 +132,7 @@ async def test_it_goes_on_where_it_was_when_the_service_comes_back(tmp_path: Pat
         await service.stop()
         while b"trying again" not in await process.stderr.readline():
             pass
-        again = Service(tmp_path, {}, port=int(port))
+        again = Service(tmp_path, {}, port=port)
         async with again, Client(again.url, token()) as client:
             ids += await client.publish(EVENTS[1:])
             rest = [await receiver.next(30) for _ in EVENTS[1:]]

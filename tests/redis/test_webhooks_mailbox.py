@@ -118,8 +118,17 @@ async def test_two_claims_within_a_millisecond_have_different_leases(redis: Redi
         await hooks.mailbox._claim([hooks.keys.prefix], [hooks.clock.now, 1, 1, token, ""])
         await redis.zadd(hooks.keys.due, {endpoint: hooks.clock.now})
     ends = [score for _, score in await redis.zrange(hooks.keys.leases(endpoint), 0, -1, withscores=True)]
-    assert ends == [hooks.clock.now + LEASE_MS, pytest.approx(hooks.clock.now + LEASE_MS + 0.001, rel=0, abs=1e-4)]
+    assert ends == [hooks.clock.now + LEASE_MS - 1, pytest.approx(hooks.clock.now + LEASE_MS - 0.999, rel=0, abs=1e-4)]
     assert ends[0] != ends[1]
+
+
+@pytest.mark.parametrize(("token", "shorter"), [("000000ffff", 1), ("fff0000000", 1024)])
+async def test_a_lease_is_shorter_than_the_endpoints_by_up_to_a_second_and_never_longer(redis: Redis, token: str, shorter: int) -> None:
+    """Who looks when the endpoint's is over finds all that ran out: burying a deleted endpoint asks for them by that time, too."""
+    hooks, endpoint = await filled(redis, 1)
+    await hooks.mailbox._claim([hooks.keys.prefix], [hooks.clock.now, 1, 1, token + "0" * 6, ""])
+    ((_, end),) = await redis.zrange(hooks.keys.leases(endpoint), 0, -1, withscores=True)
+    assert 0 <= end - (hooks.clock.now + LEASE_MS - shorter) < 1
 
 
 async def test_delivered(redis: Redis) -> None:

@@ -169,9 +169,9 @@ def test_an_attempt_that_is_cancelled_or_late_leaves_no_connection(run: Run) -> 
                 await attempt
             await server.closed.wait()
             server.closed.clear()
-            late = await send(sender, server.url(), timeout=0.05)
+            late = await send(sender, server.url(), timeout=0.3)
             await server.closed.wait()
-            assert late.error == "no answer within 0.05 s"
+            assert late.error == "no answer within 0.3 s"
             assert late.phases
             assert late.phases.first_byte is None
             assert len(sender._pool) == 0
@@ -181,7 +181,7 @@ def test_an_attempt_that_is_cancelled_or_late_leaves_no_connection(run: Run) -> 
 
 
 @both_loops
-@pytest.mark.parametrize(("first", "second"), [(0.3, 0.6), (5.0, 0.2)])
+@pytest.mark.parametrize(("first", "second"), [(1.0, 1.5), (5.0, 0.3)])
 def test_each_request_of_a_connection_has_a_time_of_its_own(run: Run, first: float, second: float) -> None:
     """Neither the shorter one of the request before it ends it, nor does the longer one let it go on."""
     answered = False
@@ -198,7 +198,7 @@ def test_each_request_of_a_connection_has_a_time_of_its_own(run: Run, first: flo
             assert (await send(sender, server.url(), timeout=first)).status == 200
             late = await send(sender, server.url(), timeout=second)
         assert (late.error, late.reused) == (f"no answer within {second:g} s", True)
-        assert second * 1000 - 2 <= late.duration < 3000
+        assert second * 1000 - 2 <= late.duration < 4500
 
     run(scenario())
 
@@ -242,6 +242,13 @@ def test_an_attempt_that_is_cancelled_as_its_answer_ends_leaves_no_connection(ru
     run(scenario())
 
 
+def narrow() -> socket.socket:
+    """To listen at: keeps little of what nobody reads, however far this machine lets its buffers grow."""
+    made = socket.create_server(("127.0.0.1", 0))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    return made
+
+
 @both_loops
 def test_what_a_receiver_does_not_read_is_not_kept(run: Run) -> None:
     async def scenario() -> None:
@@ -250,7 +257,7 @@ def test_what_a_receiver_does_not_read_is_not_kept(run: Run) -> None:
             accepted.append(writer)
 
         accepted: list[asyncio.StreamWriter] = []
-        server = await asyncio.start_server(never, "127.0.0.1", 0)
+        server = await asyncio.start_server(never, sock=narrow())
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with Sender(GUARD) as sender:
             before = len(os.listdir("/dev/fd"))
@@ -280,7 +287,7 @@ def test_a_connection_that_a_request_still_waits_in_serves_no_other(run: Run) ->
             accepted.append(writer)
 
         accepted: list[asyncio.StreamWriter] = []
-        server = await asyncio.start_server(unread, "127.0.0.1", 0)
+        server = await asyncio.start_server(unread, sock=narrow())
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with Sender(GUARD) as sender:
             much = Request(url=url, event="evt_1", body=bytes(32 << 20), keys=[KEY], headers={}, timeout=5, trace="t")
