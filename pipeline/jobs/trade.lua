@@ -2,8 +2,8 @@
 -- KEYS[1..11] as moveToActive's (wait active prioritized events stalled limiter delayed paused meta pc marker), KEYS[12] completed,
 -- KEYS[13] event log
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
--- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, event id, event time,
--- event data} each
+-- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, what the log is
+-- told of it} each
 -- FIELDS, which `trade.py` puts before this: what is read of a job's hash
 -- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {token, FIELDS …, id} …,
 --   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.
@@ -52,13 +52,13 @@ end
 local function end_one(at)
   local code = refused(at)
   if code then return code end
-  local id, _, attempt, result, event_id, ts, data = unpack(ends[at])
+  local id, _, attempt, result, told = unpack(ends[at])
   local key = prefix .. id
   -- An existing job may be given a parent at any time.
   if call('HEXISTS', key, 'parentKey') == 1 then return -100 end
   -- The first write, so that a full store, which refuses only a script's first, lets the job end.
   if call('LREM', active, -1, id) < 1 then return -3 end
-  call('XADD', KEYS[13], '*', 'id', event_id, 'type', 'job.completed', 'ts', ts, 'data', data)
+  call('XADD', KEYS[13], '*', 'job.completed', told)
   locks[#locks + 1], ids[#ids + 1] = key .. ':lock', id
   if removed then
     gone[#gone + 1] = key

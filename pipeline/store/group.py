@@ -79,11 +79,11 @@ class Group:
         return await self._wanted(rows)
 
     async def _wanted(self, rows: Sequence[Entry]) -> list[Event]:
-        events = [Event.parse(*row) for row in rows]
-        if self._types is None:
-            return events
-        await self.ack([event.cursor for event in events if event.type not in self._types])
-        return [event for event in events if event.type in self._types]
+        types = self._types
+        if types is None:
+            return [Event.parse(*row) for row in rows]
+        await self.ack([cursor for cursor, fields in rows if Event.type_of(fields) not in types])
+        return [Event.parse(cursor, fields) for cursor, fields in rows if Event.type_of(fields) in types]
 
     async def ack(self, cursors: Sequence[str]) -> None:
         if cursors:
