@@ -185,9 +185,11 @@ class Fanout:
 
     def _targets(self, event: Event) -> Iterator[_Target]:
         """What comes of each endpoint that wants the event. One by one: the filters of thousands take longer than others should wait."""
+        if not (endpoints := self._directory.route(event.type)):
+            return
         concerned = event.data.get("endpoint") if event.type.startswith(OWN) else None
         selection = self._filters.of(event)
-        for endpoint in self._directory.route(event.type):
+        for endpoint in endpoints:
             if endpoint.id != concerned:
                 delay = first_delay(endpoint.schedule or self._schedule, random.random())
                 skipped = selection.skipped(endpoint)
