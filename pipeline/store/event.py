@@ -38,7 +38,13 @@ class Event:
     @staticmethod
     def parse(cursor: str, fields: Sequence[str]) -> "Event":
         """An entry's event, its fields as `fields` gives them."""
-        return _Entry(cursor, fields)
+        type, id, timestamp, data = _parted(fields)
+        return Event(id, type, int(timestamp), orjson.loads(data), cursor)
+
+    @staticmethod
+    def unread(cursor: str, fields: Sequence[str]) -> "Event":
+        """The same for who need not know what is in it: its data is parsed when it is asked for."""
+        return _Unread(cursor, fields)
 
     @staticmethod
     def type_of(fields: Sequence[str]) -> str:
@@ -46,18 +52,23 @@ class Event:
         return fields[0] if len(fields) == 2 else fields[3]
 
 
-class _Entry(Event):
-    """An event as it was read: its data is parsed when somebody asks for it, which of most entries nobody does."""
+def _parted(fields: Sequence[str]) -> tuple[str, str, str, str]:
+    """Type, id, time and data of an entry."""
+    if len(fields) == 2:
+        id, timestamp, data = fields[1].split(" ", 2)
+        return fields[0], id, timestamp, data
+    # Of before 2026-11-26: each was a field of its own.
+    _, id, _, type, _, timestamp, _, data = fields
+    return type, id, timestamp, data
+
+
+class _Unread(Event):
+    """What makes an attribute on demand is slower in all others."""
 
     __slots__ = ("_text",)
 
     def __init__(self, cursor: str, fields: Sequence[str]) -> None:
-        if len(fields) == 2:
-            self.type = fields[0]
-            self.id, timestamp, self._text = fields[1].split(" ", 2)
-        else:
-            # Of before 2026-11-26: id, type, ts and data were fields of their own.
-            _, self.id, _, self.type, _, timestamp, _, self._text = fields
+        self.type, self.id, timestamp, self._text = _parted(fields)
         self.timestamp, self.cursor = int(timestamp), cursor
 
     def __getattr__(self, name: str) -> Any:

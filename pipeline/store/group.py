@@ -17,7 +17,7 @@ class Group:
     """How long an entry may stay unacknowledged before another consumer takes it; reading one twice is harmless by design."""
 
     def __init__(self, redis: Store, key: str, group: str, consumer: str, *, types: Collection[str] | None = None) -> None:
-        """`types`: entries of others are acknowledged unread (None: there are no others)."""
+        """`types`: entries of others are acknowledged unread (None: there are no others, and each event's data is parsed when it is asked for)."""
         self._redis = redis
         self._types = types
         self.key = key
@@ -81,7 +81,7 @@ class Group:
     async def _wanted(self, rows: Sequence[Entry]) -> list[Event]:
         types = self._types
         if types is None:
-            return [Event.parse(*row) for row in rows]
+            return [Event.unread(*row) for row in rows]
         await self.ack([cursor for cursor, fields in rows if Event.type_of(fields) not in types])
         return [Event.parse(cursor, fields) for cursor, fields in rows if Event.type_of(fields) in types]
 
