@@ -8,7 +8,7 @@ import orjson
 
 from pipeline.config.queues import Queue
 from pipeline.jobs import events
-from pipeline.jobs.attempt import Completed, terms
+from pipeline.jobs.attempt import Completed, keep_of
 from pipeline.jobs.calls import QueueKeys, keep_jobs, now_ms
 from pipeline.jobs.fetched import FIELDS, Fetched, Idle, idle_of
 from pipeline.jobs.model import Job
@@ -72,7 +72,7 @@ class Desk:
         result = outcome.result
         id, data = events.completed(job, orjson.Fragment(result), started=started, now=now)
         row = (fetched.job_id, fetched.token, job.attempt, result, told(id, now, data))
-        return Ended(fetched, job, result, processor, started, terms(fetched.opts or "{}").keep or self._keep, row)
+        return Ended(fetched, job, result, processor, started, keep_of(job) or self._keep, row)
 
     def call(self, ends: Sequence[Ended], *, want: int, token: str, again: bool = False, now: int | None = None) -> Call:
         """`ends` are of one `keep`; the jobs that come are locked with `token` and their number.
