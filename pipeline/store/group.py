@@ -82,8 +82,15 @@ class Group:
         types = self._types
         if types is None:
             return [Event.unread(*row) for row in rows]
-        await self.ack([cursor for cursor, fields in rows if Event.type_of(fields) not in types])
-        return [Event.parse(cursor, fields) for cursor, fields in rows if Event.type_of(fields) in types]
+        wanted: list[Event] = []
+        others: list[str] = []
+        for cursor, fields in rows:
+            if Event.type_of(fields) in types:
+                wanted.append(Event.parse(cursor, fields))
+            else:
+                others.append(cursor)
+        await self.ack(others)
+        return wanted
 
     async def ack(self, cursors: Sequence[str]) -> None:
         if cursors:
