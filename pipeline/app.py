@@ -192,7 +192,6 @@ class _House:
         await bridge.open()
         recovery = Recovery(self._redis, self._keys, self._log, self._queues, bridge, definitions, transitions, self._config.retention)
         webhooks = self._webhooks()
-        stack.push_async_callback(webhooks.close)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
         if "webhooks" in parts:

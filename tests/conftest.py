@@ -3,11 +3,16 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
 from pipeline.store.connection import connect
 from tests.support.valkey import Valkey
+
+# How long an example takes is the machine's: its default of 200 ms is one pause of a process.
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@
 -- Returns {version of the endpoints, when something can next be claimed or '',
 --   [[endpoint, lease, 1 for retries, [delivery, event, attempts, base, line]…]…], [event, body…]}; of one never attempted [delivery, event]
 --
--- A lease is the time at which it runs out. It is up to a second shorter than the endpoint's, as the token says, to the µs: no two claims have the
+-- A lease is the time at which it runs out. It is shorter than the endpoint's by up to a second, as the token says, to the µs: no two claims have the
 -- same one, so it also is what allows to settle it.
 
 local now, limit, retries_left, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -18,7 +18,7 @@ local BURST_MS = 100
 local SHARE = 5
 local LOST = '{"at":' .. ARGV[1] .. ',"duration":null,"status":null,"error":"the sending process died; the request may have arrived","response":null,"address":null}'
 
-local jitter, fraction = tonumber(string.sub(token, 1, 3), 16) % LEASE_JITTER, string.format('.%03d', tonumber(string.sub(token, 7, 10), 16) % 1000)
+local jitter, fraction = 1 + tonumber(string.sub(token, 1, 3), 16) % LEASE_JITTER, string.format('.%03d', tonumber(string.sub(token, 7, 10), 16) % 1000)
 local rounds, taken, visits, watched = {}, 0, 0, {}
 
 -- --- what was lost ---

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.support.api import DOCUMENT, DOCUMENT_UPLOAD, NOTIFICATION, SECRET, A
 
 NOTIFICATIONS = "/api/jobs/notifications"
 RUNS = "/api/workflows/document-upload/runs"
+ENDLESS = 256 << 20
+"""Bytes; more than the buffers of any kernel, which is what is sent before a refusal is heard."""
 
 
 @pytest.fixture
@@ -131,14 +134,13 @@ async def test_a_compressed_body_is_not_even_unpacked(api: Api) -> None:
     packer = zlib.compressobj()
     first, further = (packer.compress(b"\0" * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     bomb = first + further * 999
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = time.process_time()
     for path in (NOTIFICATIONS, "/api/documents", "/health/live", "/nowhere"):
         reply = await api.call(
             "POST", path, as_=None, data=io.BytesIO(bomb), headers={"Content-Encoding": "deflate", "Content-Type": "application/json"}
         )
         assert reply.status in (401, 404, 405)
-    assert loop.time() - began < 1
+    assert time.process_time() - began < 1
 
 
 async def test_a_form_of_very_many_parts(api: Api) -> None:
@@ -156,13 +158,13 @@ async def test_a_form_without_end(api: Api, unit: bytes) -> None:
         nonlocal sent
         if unit[:1] == b"x":
             yield _part("note")
-        while sent < 16 << 20:
+        while sent < ENDLESS:
             yield unit
             sent += len(unit)
 
     reply = await _upload(api, chunks())
     assert (reply.status, reply.json["detail"]) == (413, "the file has more than 65536 bytes")
-    assert sent < 16 << 20
+    assert sent < ENDLESS
 
 
 async def test_a_form_that_names_its_charset(api: Api) -> None:

@@ -18,6 +18,8 @@ ROUNDS = size(5, 9)
 SECONDS = 2.0 if FULL else 0.4
 LEAST = 0.8 if FULL else 0.5
 """In CI the cores are shared with other tests, and a turn is short."""
+STILL = 0.9 if FULL else 0.5
+"""Of the backlog, how much waited at all times: who fills it up again may be paused for as long as the worker needs for thousands."""
 MIB = 150
 PART = 5_000
 
@@ -61,5 +63,5 @@ async def test_a_backlog_slows_no_worker_and_makes_none_larger() -> None:
         ],
     )
     assert rss < MIB
-    assert many.least > WAITING * 0.9
+    assert many.least > WAITING * STILL
     assert ratio.median >= LEAST

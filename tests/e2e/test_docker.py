@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from pipeline.client import Client
 from tests.support.compose import loaded
 from tests.support.runs import ended
 from tests.support.service import ROOT
+from tests.support.valkey import free_port
 
 DOCKER = ROOT / "docker"
 HOOKLINE = Path(sys.executable).with_name("hookline")
@@ -42,12 +42,6 @@ def plain(environment: dict[str, str]) -> dict[str, str]:
 def here(arguments: list[str]) -> list[str]:
     """A container's arguments on this machine: on loopback, on any free port."""
     return [{"0.0.0.0": "127.0.0.1", "8000": "0", "8001": "0"}.get(argument, argument) for argument in arguments]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

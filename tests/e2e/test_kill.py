@@ -37,6 +37,7 @@ async def test_kill_9_of_everything_loses_no_run_and_repeats_no_transition(tmp_p
                 # The same the second time: a run of which only the answer was lost is there, under its key.
                 ms = dice.randrange(200, 400)
                 submitting = asyncio.create_task(submit(service, batch, accepted, ms=ms))
+                await ledger_grows(tmp_path)
                 await asyncio.sleep(dice.uniform(0.2, 1.5))  # the random instant is what is tested
                 await service.kill()
                 await submitting
@@ -49,6 +50,15 @@ async def test_kill_9_of_everything_loses_no_run_and_repeats_no_transition(tmp_p
             await service.stop()
     assert subscriber.refused == 0
     soak.report("kill -9 of the whole service", seen)
+
+
+async def ledger_grows(folder: Path) -> None:
+    """Until one more attempt has begun or ended: with nothing under way, there is nothing to kill."""
+    ledger = folder / "ledger"
+    before = ledger.stat().st_size if ledger.exists() else 0
+    async with asyncio.timeout(30):
+        while not ledger.exists() or ledger.stat().st_size == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def under_way(folder: Path, accepted: dict[str, str]) -> str:

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from tests.support.receiver import Answer, receiving
 from tests.support.runs import ends
 from tests.support.service import ROOT, Service, token
 from tests.support.subscriber import SECRET
+from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -56,9 +56,7 @@ async def other() -> AsyncIterator[tuple[Other, str]]:
 @pytest.fixture
 def port() -> int:
     """Where the API will listen: callback links are made by workers, which must know it beforehand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def config(url: str, port: int, **push: Any) -> dict[str, Any]:
@@ -164,7 +162,7 @@ async def test_a_callback_that_never_comes_is_a_failed_attempt_and_a_late_one_is
 async def test_a_link_of_an_earlier_execution_is_gone_and_no_log_has_any(tmp_path: Path, other: tuple[Other, str], port: int) -> None:
     service_of_others, url = other
     settings = config(url, port)
-    settings["workflows"]["ask"]["steps"]["only"]["timeout"] = "1s"
+    settings["workflows"]["ask"]["steps"]["only"]["timeout"] = "2s"
     async with Service(tmp_path, settings, port=port) as service, Client(service.url, token()) as client:
         run = await ended(service, await start(service))
         assert (run["status"], "timed out" in run["error"] or "timeout" in run["error"]) == ("failed", True), run["error"]

@@ -307,7 +307,9 @@ async def rate(bench: Bench) -> str:
         requests = await receiver.count(25, 20)
     times = sorted(request.at for request in requests)
     most = max(sum(start <= at < start + 1 for at in times) for start in times)
-    assert most <= 12, f"{most} in one second"
+    # 10 and a burst; where this process was held up for a moment, what came meanwhile has one time.
+    assert most <= 15, f"{most} in one second"
+    assert times[-1] - times[0] > 2.0, f"25 in {times[-1] - times[0]:.1f} s"
     return f"at most {most} in any second for 10/s; {len(times)} in {times[-1] - times[0]:.1f} s"
 
 
@@ -323,9 +325,10 @@ async def fresh_first(bench: Bench) -> str:
         receiver.requests.clear()
         began = time.time()
         (fresh,) = await bench.server.publish([(bench.type, {"n": -1})])
+        accepted = time.time()
         requests = await receiver.until(lambda requests: any(request.id == fresh for request in requests), 20)
         at = next(request.at for request in requests if request.id == fresh)
-        before = sum(request.at < at for request in requests)
+        before = sum(accepted < request.at < at for request in requests)
     assert before <= 100, f"{before} retries went first"
     return f"{at - began:.2f} s, behind {before} of 200 retries"
 

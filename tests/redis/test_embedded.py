@@ -155,9 +155,9 @@ def test_a_data_folder_that_cannot_be_used_is_a_clear_error(tmp_path: Path, use:
 
 def test_a_store_that_is_alive_but_does_not_answer_gets_no_second_server_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two servers on one append-only file would each lose what the other accepted; a stalled disk or a long load is no death."""
-    monkeypatch.setattr(embedded, "START_SECONDS", 0.2)
     store = EmbeddedStore(tmp_path)
     store.attach()
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.2)
     (server,) = servers(store)
     server.suspend()
     try:

@@ -1,7 +1,8 @@
 """Hazards of what limits a queue: its limiter, its global concurrency, a pause; none is exceeded, and none costs more than it says."""
 
 import asyncio
-import time
+from itertools import pairwise
+from statistics import median
 
 import pytest
 from bullmq import Queue as BullQueue
@@ -16,12 +17,13 @@ from tests.support.valkey import Valkey
 async def test_the_limiter_is_never_exceeded_and_its_full_rate_is_reached(valkey: Valkey, redis: Redis, where: str) -> None:
     """The stock worker waits 5 s after each hit: 2 jobs per 5 s where 20 were allowed."""
     most, duration, jobs = 5, 250, 40
-    started: list[int] = []
+    ran = 0
     done = asyncio.Event()
 
     async def run(job: Job, context: Context) -> None:
-        started.append(int(await redis.hget(f"bull:{QUEUE}:{job.id}", "processedOn")))
-        if len(started) == jobs:
+        nonlocal ran
+        ran += 1
+        if ran == jobs:
             done.set()
 
     own = {"limiter": {"max": most, "duration": f"{duration}ms"}} if where != "meta" else {}
@@ -30,21 +32,22 @@ async def test_the_limiter_is_never_exceeded_and_its_full_rate_is_reached(valkey
             await BullQueue(QUEUE, {"connection": redis}).setGlobalRateLimit(most, duration)
         for _ in range(jobs):
             await one.add()
-        began = time.monotonic()
         async with one.working(run), two.working(run):
             await asyncio.wait_for(done.wait(), 20)
-        took = time.monotonic() - began
-    started.sort()
+        told = await redis.xrange(one.keys.key("events"))
+    # By the store's own clock, which is the limiter's: a caller's is read earlier, on a busy machine by much.
+    started = [int(at.partition("-")[0]) for at, fields in told if fields["event"] == "active"]
+    assert len(started) == jobs
     # BullMQ counts from a window's first job; what comes after its end begins the next.
     windows: list[list[int]] = []
     for at in started:
-        if not windows or at - windows[-1][0] >= duration - 3:  # ours is the clock of the caller, a moment before the store's
+        if not windows or at - windows[-1][0] >= duration:
             windows.append([])
         windows[-1].append(at)
-    ideal = (jobs / most - 1) * duration / 1000
-    print(f"{jobs} jobs in {took:.2f} s (ideal {ideal:.2f}); windows of {[len(window) for window in windows]}")
+    apart = [later[0] - former[0] for former, later in pairwise(windows)]
+    print(f"windows of {[len(window) for window in windows]}, {apart} ms apart")
     assert max(len(window) for window in windows) == most
-    assert took < ideal * 1.3 + 0.2
+    assert median(apart) < duration * 1.3
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
@@ -94,4 +97,4 @@ async def test_a_paused_queue_gives_no_job_and_a_resumed_one_at_once(bench: Benc
                 await bench.redis.ping()
         assert not started.is_set()
         await queue.resume()
-        await asyncio.wait_for(started.wait(), 1)
+        await asyncio.wait_for(started.wait(), 3)

@@ -48,7 +48,7 @@ async def test_a_reply_lost_at_the_fetch_brings_the_same_jobs_again_at_once(valk
             proxy.drop()
             proxy.replies.set()
             assert not proxy.swallow
-            await asyncio.wait_for(all_started.wait(), 2)
+            await asyncio.wait_for(all_started.wait(), 5)
             assert await bench.redis.llen(bench.keys.key("active")) == 10
             locks = await bench.redis.mget([bench.keys.key(f"{job_id}:lock") for job_id in started])
             assert None not in locks

@@ -37,7 +37,7 @@ async def test_a_plain_def_does_not_block(bench: Bench) -> None:
         release.wait(20)
         return "done"
 
-    with structlog.testing.capture_logs() as logs, Watchdog(limit=0.5):
+    with structlog.testing.capture_logs() as logs, Watchdog(limit=5):
         async with bench.working(slow, kind="thread"):
             await bench.add()
             for _ in range(200):  # the loop answers all the while

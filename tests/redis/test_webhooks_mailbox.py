@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -14,8 +15,9 @@ from tests.support.hooks import Hooks
 from tests.support.mailboxes import ATTEMPT, claim, consistent, failed_once, filled, settle
 from webhooks.backoff import Off, Verdict
 from webhooks.endpoints import ORPHANS
-from webhooks.mailbox import LEASE_MS, Batch, Settlement, lease_for, released
+from webhooks.mailbox import LEASE_MS, Batch, Claim, Settlement, lease_for, released
 from webhooks.outbox import Outbox
+from webhooks.settler import Settler
 
 
 async def test_a_claim_has_what_a_request_needs(redis: Redis) -> None:
@@ -116,8 +118,17 @@ async def test_two_claims_within_a_millisecond_have_different_leases(redis: Redi
         await hooks.mailbox._claim([hooks.keys.prefix], [hooks.clock.now, 1, 1, token, ""])
         await redis.zadd(hooks.keys.due, {endpoint: hooks.clock.now})
     ends = [score for _, score in await redis.zrange(hooks.keys.leases(endpoint), 0, -1, withscores=True)]
-    assert ends == [hooks.clock.now + LEASE_MS, pytest.approx(hooks.clock.now + LEASE_MS + 0.001, rel=0, abs=1e-4)]
+    assert ends == [hooks.clock.now + LEASE_MS - 1, pytest.approx(hooks.clock.now + LEASE_MS - 0.999, rel=0, abs=1e-4)]
     assert ends[0] != ends[1]
+
+
+@pytest.mark.parametrize(("token", "shorter"), [("000000ffff", 1), ("fff0000000", 1024)])
+async def test_a_lease_is_shorter_than_the_endpoints_by_up_to_a_second_and_never_longer(redis: Redis, token: str, shorter: int) -> None:
+    """Who looks when the endpoint's is over finds all that ran out: burying a deleted endpoint asks for them by that time, too."""
+    hooks, endpoint = await filled(redis, 1)
+    await hooks.mailbox._claim([hooks.keys.prefix], [hooks.clock.now, 1, 1, token + "0" * 6, ""])
+    ((_, end),) = await redis.zrange(hooks.keys.leases(endpoint), 0, -1, withscores=True)
+    assert 0 <= end - (hooks.clock.now + LEASE_MS - shorter) < 1
 
 
 async def test_delivered(redis: Redis) -> None:
@@ -580,3 +591,20 @@ async def test_who_settles_and_claims_again_needs_no_marker(redis: Redis) -> Non
     hooks.mailbox.claiming = False
     await hooks.mailbox.settle([released(one)], hooks.clock.now)
     assert await redis.llen(hooks.keys.wake) == 1, "who stops leaves the rest to others"
+
+
+async def test_an_outcome_that_cannot_be_recorded_keeps_no_other_from_it(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 3)
+    claims = await claim(hooks)
+    told: asyncio.Queue[Sequence[Claim]] = asyncio.Queue()
+    settler = Settler(hooks.mailbox, Outbox(redis, hooks.keys, None), hooks.clock, told.put)
+    for one, at in zip(claims, (1, object(), 3), strict=True):
+        settler.put(Settlement(claim=one, verdict=Verdict.DELIVERED, attempt={"at": at}))
+    running = asyncio.create_task(settler.run())
+    assert await asyncio.wait_for(told.get(), 10) == claims, "none of them is under way any more"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    found = [(await hooks.webhooks.deliveries.get(one.id)).status for one in claims]
+    assert found == ["delivered", "pending", "delivered"]
+    hooks.clock.forward(LEASE_MS)
+    assert [one.id for one in await claim(hooks)] == [claims[1].id]

@@ -39,7 +39,7 @@ class Attempt:
 
 def generate(folder: Path) -> None:
     """All documents into an empty folder, by a process of its own under a memory limit."""
-    subprocess.run([sys.executable, "-m", "tests.support.catalogue", str(folder)], cwd=ROOT, check=True, timeout=100)
+    subprocess.run([sys.executable, "-m", "tests.support.catalogue", str(folder)], cwd=ROOT, check=True, timeout=300)
 
 
 async def attempts(folder: Path) -> AsyncIterator[Attempt]:

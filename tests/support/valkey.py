@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -83,6 +84,8 @@ class Valkey:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that kernels give to whoever asks for any: it stays free while its server is not up, or starts again."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", secrets.choice(range(15_000, 32_000))))
+            return int(probe.getsockname()[1])

@@ -204,4 +204,4 @@ def test_no_text_takes_long(detector: Detector, unit: str) -> None:
     """64 KiB that a pattern might read again and again; a quadratic one would take minutes."""
     begun = time.process_time()
     detector.spans((unit * 65_536)[:65_536])
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < 5

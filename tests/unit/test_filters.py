@@ -104,10 +104,10 @@ def test_what_cannot_be_told_says_why(text: str, says: str) -> None:
 )
 def test_the_worst_that_is_allowed_ends_soon(text: str, data: Any) -> None:
     passes = compile_filter(text)
-    begin = time.perf_counter()
+    begin = time.process_time()
     passes(EVENT | {"data": data})
     # Measured at 1 to 11 ms; the limit leaves room for a busy machine.
-    assert time.perf_counter() - begin < 0.3
+    assert time.process_time() - begin < 0.3
 
 
 SLOW = "".join(random.Random(1).choices("01", k=250_000))
@@ -168,10 +168,10 @@ def test_only_a_text_matches() -> None:
 )
 def test_more_is_refused_before_it_is_tried(text: str, data: Any) -> None:
     passes = compile_filter(text)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(ValueError, match="reads too much data"):
         passes(EVENT | {"data": data})
-    assert time.perf_counter() - begin < 0.3
+    assert time.process_time() - begin < 0.3
 
 
 def test_what_is_not_read_costs_nothing() -> None:

@@ -28,6 +28,7 @@ LIMITS = resolve(PATH, Config())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.timeout(600)  # for all of them; each has the time that its processor has
 async def test_each_ends_as_it_should_within_time_and_memory(tmp_path: Path) -> None:
     wrong = []
     async for attempt in attempts(tmp_path):

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import orjson
 import pytest
 import structlog
@@ -227,8 +226,8 @@ async def test_a_server_that_stays_busy_is_given_up(server: Receiver) -> None:
 async def test_one_that_is_busy_for_longer_than_there_is_time_is_not_waited_for(server: Receiver) -> None:
     server.default = Answer(status=429, headers={"Retry-After": "3600"})
     began = time.monotonic()
-    assert await read(server.url) == llm.Read(warnings=("llm-busy",))
-    assert (len(server.received), time.monotonic() - began < 2) == (1, True)
+    assert await read(server.url, timeout="60s") == llm.Read(warnings=("llm-busy",))
+    assert (len(server.received), time.monotonic() - began < 30) == (1, True)
 
 
 async def test_nobody_there() -> None:
@@ -289,7 +288,6 @@ async def test_a_connection_that_breaks_off() -> None:
 # --- pseudonyms ---
 
 
-@hypothesis.settings(deadline=None)
 @given(st.text(alphabet="ab @.\n[_1]", max_size=80), st.lists(st.tuples(st.integers(0, 79), st.integers(1, 9)), max_size=8), st.integers(1, 200))
 def test_every_place_leads_back(text: str, places: list[tuple[int, int]], limit: int) -> None:
     found = merged(Span(start=a, end=min(a + n, len(text)), kind="K", confidence=0.5) for a, n in places if a < len(text))

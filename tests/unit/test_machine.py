@@ -491,7 +491,7 @@ class Watch:
         self.taken += [outcome] if outcome else []
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_any_graph_and_any_order_of_outcomes(data: st.DataObject) -> None:
     definition = data.draw(graphs())

@@ -16,6 +16,8 @@ from tests.support.soak import report, size
 
 MIB = 1 << 20
 TIMEOUT = 0.8
+PATIENCE = 5.0
+"""The timeout where it must not run out: the outcome says that it did not, and a busy machine may take its time."""
 LATER = 1.0
 """Seconds after its timeout by which an attempt must have ended: 16 s of the shipped 15."""
 GROWN = 10 * MIB
@@ -49,17 +51,18 @@ def check(name: str, outcome: dict[str, Any], timeout: float) -> None:
     assert bool(outcome["error"]) == bool(bad.error), (name, outcome)
     assert outcome["status"] == bad.status, (name, outcome)
     assert outcome["verdict"] is None or outcome["verdict"] >= 300 or not bad.error, (name, outcome)
-    assert outcome["seconds"] < (LATER if bad.at_once else timeout + LATER), (name, outcome)
+    assert outcome["seconds"] < (timeout if bad.at_once else timeout + LATER), (name, outcome)
 
 
 async def test_each_slot_is_free_in_time() -> None:
     """One after the other in one process, so that each answers for what it made that grow."""
     async with Child() as child:
         for name, bad in RECEIVERS.items():
+            timeout = PATIENCE if bad.at_once else TIMEOUT
             async with listening(bad) as url:
-                said = await child.send([url] * AT_ONCE, timeout=TIMEOUT)
+                said = await child.send([url] * AT_ONCE, timeout=timeout)
             for outcome in said["outcomes"]:
-                check(name, outcome, TIMEOUT)
+                check(name, outcome, timeout)
             assert said["grown"] < GROWN, (name, said)
             assert said["left"] <= 0, (name, said)
         with unaccepting() as url:
@@ -73,7 +76,7 @@ async def test_each_slot_is_free_in_time() -> None:
 @pytest.mark.timeout(180)
 async def test_all_of_them_at_once_under_the_shipped_timeout() -> None:
     """At CI size with a shorter one. What stalls while connecting is left after 5 s, the rest after 15, and decent receivers are served meanwhile."""
-    timeout = size(2, 15)
+    timeout = size(4, 15)
     names = list(RECEIVERS) * size(1, 10)
     async with Child() as child, contextlib.AsyncExitStack() as stack:
         urls = {name: await stack.enter_async_context(listening(bad)) for name, bad in RECEIVERS.items()}
@@ -82,9 +85,9 @@ async def test_all_of_them_at_once_under_the_shipped_timeout() -> None:
     *outcomes, served = said["outcomes"]
     for name, outcome in zip(names, outcomes, strict=True):
         bad = RECEIVERS[name]
-        at_most = 1.0 if bad.at_once else 6.0 if bad.scheme == "https" else timeout + LATER
+        at_most = size(timeout, 2) if bad.at_once else 6.0 if bad.scheme == "https" else timeout + LATER
         assert outcome["status"] == bad.status, (name, outcome)
-        assert outcome["seconds"] < max(at_most, 2.0), (name, outcome)
+        assert outcome["seconds"] < at_most, (name, outcome)
     assert (served["status"], served["error"]) == (200, None)
     assert said["grown"] < GROWN * size(1, 10)
     assert said["left"] <= 0
