@@ -249,6 +249,7 @@ async def test_without_endpoints_the_log_is_stepped_over_in_one_go_and_the_first
     assert (group["lag"], group["pending"]) == (0, 1), "what another has read stays its own"
     first = await hooks.endpoint()
     wanted = await hooks.event(n="wanted")
+    assert (await redis.xinfo_groups("t:log"))[0]["lag"] == 1, "the store still knows how far behind the group is"
     assert await hooks.fanout.step() == 1
     assert (await hooks.webhooks.deliveries.get(delivery_id(wanted, first))).status == "pending"
     (group,) = await redis.xinfo_groups("t:log")
