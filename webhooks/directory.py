@@ -39,6 +39,11 @@ class Directory:
         self.version = version
         return gone.union(changed)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no endpoints, as far as we know."""
+        return not self._endpoints
+
     def get(self, endpoint: str) -> Endpoint | None:
         return self._endpoints.get(endpoint)
 
