@@ -90,7 +90,6 @@ async def _start_rest(house: House, parts: tuple[Part, ...], stack: contextlib.A
     await bridge.open()
     recovery = Recovery(house.redis, house.keys, house.log, house.queues, bridge, definitions, transitions, house.config.retention)
     webhooks = _webhooks(house)
-    stack.push_async_callback(webhooks.close)
     stop = asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
     if "webhooks" in parts:

@@ -1,6 +1,7 @@
 """A small typed client of the HTTP API, as the commands and the demo use it."""
 
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -304,7 +305,14 @@ class Client:
         return RequestFailed(502, {"detail": f"{self._url} is not a Hookline service: it answered {method} {path} without a JSON object"})
 
     def _unreachable(self, error: Exception) -> Unavailable:
-        return Unavailable(f"{self._url} cannot be reached: {str(error) or type(error).__name__}")
+        return Unavailable(f"{self._url} cannot be reached: {why_unreachable(error)}")
+
+
+def why_unreachable(error: Exception) -> str:
+    """In the system's words where it has some: of a failed connection aiohttp's tell whom it was to reach, and how TLS was set."""
+    cause = getattr(error, "os_error", None)
+    number = getattr(cause, "errno", None)
+    return (os.strerror(number) if number and number > 0 else getattr(cause, "strerror", None)) or str(error) or type(error).__name__
 
 
 async def _events(content: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks.attempts import Deliveries
 from webhooks.criteria import Criteria
+from webhooks.deliveries import Deliveries
 from webhooks.keys import Keys
 from webhooks.listing import parse_cursor
 from webhooks.matching import matches

@@ -54,7 +54,10 @@ def criteria(*, statuses: Sequence[str] = (), types: Sequence[str] = (), code: s
             raise InvalidInput(f"type: {error}") from error
     if code is not None and not _CODE.fullmatch(code):
         raise InvalidInput(f"lastStatus: {code!r} is neither an HTTP status such as 503 nor a class such as 5xx nor none")
-    return Criteria(statuses=frozenset(map(DeliveryStatus, statuses)), types=tuple(types), code=code, **more)  # type: ignore[arg-type]
+    found = Criteria(statuses=frozenset(map(DeliveryStatus, statuses)), types=tuple(types), code=code, **more)  # type: ignore[arg-type]
+    if found.since is not None and found.until is not None and found.since > found.until:
+        raise InvalidInput("since: lies after until")
+    return found
 
 
 def _answered(record: Delivery, code: str) -> bool:

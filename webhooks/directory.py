@@ -1,6 +1,6 @@
 """What a process knows of the endpoints: all of them, kept up to date by what has changed since."""
 
-from webhooks import records
+from webhooks import hashes, records
 from webhooks.keys import Keys
 from webhooks.matching import Router
 from webhooks.model import Endpoint
@@ -33,15 +33,16 @@ class Directory:
             self._put(endpoint, {})
         for start in range(0, len(changed), PER_READ):
             ids = changed[start : start + PER_READ]
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for endpoint in ids:
-                    pipe.hgetall(self._keys.endpoint(endpoint))
-                rows = await pipe.execute()
-            for endpoint, fields in zip(ids, rows, strict=True):
+            for endpoint, fields in zip(ids, await hashes.read(self._redis, map(self._keys.endpoint, ids)), strict=True):
                 self._put(endpoint, fields)
         # The version from before the reading: what changed during it is read again, not missed.
         self.version = version
         return gone.union(changed)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no endpoints, as far as we know."""
+        return not self._endpoints
 
     def get(self, endpoint: str) -> Endpoint | None:
         return self._endpoints.get(endpoint)

@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
-from webhooks.attempts import attempt_record
 from webhooks.backoff import Verdict, decide
 from webhooks.directory import Directory
 from webhooks.endpoints import Endpoints
@@ -37,14 +35,6 @@ HAND_BACK_SECONDS = 1.0
 LONGEST_SLEEP = 1.0
 """Seconds; the marker in the store wakes us earlier, this is for one that was lost."""
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    lag: int
-    """ms that the endpoint which waits longest could have been claimed."""
-    claimed: int | None
-    """ms since the last successful claim of this process, also of nothing; None: there was none."""
 
 
 def part_of(width: int) -> int:
@@ -97,9 +87,10 @@ class Dispatcher:
                 task.cancel()
             await asyncio.gather(settler, *self._sending, return_exceptions=True)
 
-    async def health(self) -> Health:
-        claimed = None if self._claimed_at is None else round((time.monotonic() - self._claimed_at) * 1000)
-        return Health(lag=await self._mailbox.longest_waiting(self._clock()), claimed=claimed)
+    @property
+    def claim_age(self) -> int | None:
+        """ms since the last successful claim of this process, also of nothing; None: there was none."""
+        return None if self._claimed_at is None else round((time.monotonic() - self._claimed_at) * 1000)
 
     # --- claim ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +181,7 @@ class Dispatcher:
         settlement = Settlement(
             claim=claim,
             verdict=decision.verdict,
-            attempt=attempt_record(outcome, now),
+            attempt=outcome.record(now),
             due=decision.due,
             hold_until=decision.hold_until,
             endpoint_version=endpoint.version if endpoint else 0,
@@ -251,9 +242,9 @@ class Dispatcher:
             log.warning("stopped with outcomes unrecorded", count=self._unsettled)
 
 
-async def _first(waiting: object, stopped: "asyncio.Task[bool]") -> None:
+async def _first(waiting: Awaitable[object], stopped: "asyncio.Task[bool]") -> None:
     """Wait for something, but no longer than until the stop; raises what it raises."""
-    task = asyncio.ensure_future(waiting)  # type: ignore[call-overload]
+    task = asyncio.ensure_future(waiting)
     try:
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
         if task.done():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from webhooks import records
+from webhooks import hashes, records
 from webhooks.errors import Conflict, InvalidInput, NotFound, ReadOnly
 from webhooks.guard import Guard
 from webhooks.inputs import DEFAULT_OVERLAP_MS, Declared, EndpointChanges, NewEndpoint, Rotation, parse
@@ -50,10 +50,7 @@ class Endpoints:
                 raise InvalidInput("this cursor names no endpoint, or it was deleted since; list again from the start")
             start = rank + 1
         ids = await self._redis.zrange(self._keys.endpoints, start, start + limit)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for endpoint in ids[:limit]:
-                pipe.hgetall(self._keys.endpoint(endpoint))
-            rows = await pipe.execute()
+        rows = await hashes.read(self._redis, map(self._keys.endpoint, ids[:limit]))
         items = [records.parse(endpoint, fields) for endpoint, fields in zip(ids, rows, strict=False) if fields]
         return Page(items=items, next_cursor=ids[limit - 1] if len(ids) > limit else None)
 

@@ -33,6 +33,8 @@ CHANGED, EARLY = -1, -2
 """Answers of the script: an endpoint has changed; earlier entries are in others' hands."""
 WAIT_SECONDS = 0.02
 """For a process that has earlier entries and lives, which is done in moments; nobody tells."""
+IDLE_SECONDS = 0.02
+"""Between two looks at the log while there are no endpoints: nobody waits for what is in it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,9 +47,11 @@ class _Part:
     acks: list[str] = field(default_factory=list)
     ordered: bool = False
     """Whether there is a line in it."""
+    rest: bool = False
+    """Whether all that follows in the log is complete with it, too."""
 
     def packed(self) -> bytes:
-        work = {"events": self.events, "acks": self.acks} | ({"first": self.first} if self.ordered else {})
+        work = {"events": self.events, "acks": self.acks, "rest": self.rest} | ({"first": self.first} if self.ordered else {})
         # The reader in the store knows no binary type.
         packed: bytes = msgpack.packb(work, use_bin_type=False)
         return packed
@@ -76,6 +80,8 @@ class Fanout:
         """Read and not done."""
         self._waiting = False
         """Whether others have yet to do earlier ones."""
+        self._over = False
+        """Whether the rest of the log was stepped over, there being no endpoints."""
         self._spread: set[str] = set()
         """Cursors of those kept of which all is done that stands in no line."""
 
@@ -86,6 +92,8 @@ class Fanout:
             try:
                 await self.step(block_ms=BLOCK_MS)
                 pause.reset()
+                if self._over:
+                    await asyncio.sleep(IDLE_SECONDS)
             except STORE_ERRORS as error:
                 log.warning("fan-out waits for the store", error=str(error))
                 await pause.wait(stop)
@@ -121,7 +129,8 @@ class Fanout:
     async def _next(self, block_ms: int) -> list[Event]:
         """New entries; while some are kept because others have yet to do earlier ones, those, and what was left by the dead among the others."""
         if not self._kept:
-            return list(await self._events.read(count=READ, block_ms=block_ms))
+            # One tells that there are some, and again all are stepped over.
+            return list(await self._events.read(count=1 if self._over else READ, block_ms=block_ms))
         if self._waiting:
             await asyncio.sleep(WAIT_SECONDS)
         # No more is taken than can be kept.
@@ -133,6 +142,7 @@ class Fanout:
         keys = [self._keys.prefix, self._events.key]
         made = int(await self._script(keys, [self._clock(), self._directory.version, self._events.group, part.packed()]))
         self._waiting = made == EARLY
+        self._over = part.rest and made != CHANGED
         return made
 
     async def _spread_unordered(self) -> int:
@@ -151,7 +161,7 @@ class Fanout:
 
     def _plan(self, events: Sequence[Event], *, ordered: bool = True) -> Iterator[_Part]:
         """Deliveries in groups of at most `PER_SCRIPT`; an entry is acknowledged with the last of its own, where all of them are planned."""
-        part, room = _Part(), PER_SCRIPT
+        part, room = _Part(rest=self._directory.empty), PER_SCRIPT
         for event in events:
             part.first = part.first or event.cursor
             body, to = b"", list[_Target]()
@@ -175,9 +185,11 @@ class Fanout:
 
     def _targets(self, event: Event) -> Iterator[_Target]:
         """What comes of each endpoint that wants the event. One by one: the filters of thousands take longer than others should wait."""
+        if not (endpoints := self._directory.route(event.type)):
+            return
         concerned = event.data.get("endpoint") if event.type.startswith(OWN) else None
         selection = self._filters.of(event)
-        for endpoint in self._directory.route(event.type):
+        for endpoint in endpoints:
             if endpoint.id != concerned:
                 delay = first_delay(endpoint.schedule or self._schedule, random.random())
                 skipped = selection.skipped(endpoint)

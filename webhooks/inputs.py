@@ -34,7 +34,7 @@ _RESERVED_PREFIXES = ("webhook-", "content-", "proxy-", "sec-", "x-forwarded-")
 
 Rate_ = Annotated[Rate, BeforeValidator(parse_rate)]
 
-Time = Annotated[int, BeforeValidator(lambda value: ms(value) if isinstance(value, str) else None)]
+Time = Annotated[int, BeforeValidator(ms)]
 """ms since the epoch; comes as ISO-8601 with a zone."""
 Duration = Annotated[int, BeforeValidator(lambda value: value if type(value) is int and value == 0 else parse_duration(value))]
 
@@ -226,6 +226,10 @@ def _plainly(message: str, kind: str, model: type[BaseModel]) -> str:
         return "is missing"
     if kind == "tuple_type":
         return "must be a list"
+    if kind == "dict_type":
+        return "must be an object"
+    if kind == "bool_type":
+        return "must be true or false"
     # What pydantic says of its own kinds names Python's.
     return re.sub(
         r"^(Input|String|Tuple|List) should (be|have)\b", r"must \2", message.removeprefix("Value error, ").partition(" after validation")[0]

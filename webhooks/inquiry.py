@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from webhooks import records
-from webhooks.attempts import Deliveries
 from webhooks.criteria import Criteria
+from webhooks.deliveries import Deliveries
 from webhooks.directory import Directory
 from webhooks.errors import InvalidInput
 from webhooks.explain import Explanation, explain

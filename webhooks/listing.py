@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgpack
 
+from webhooks import hashes
 from webhooks.criteria import Criteria
 from webhooks.errors import InvalidInput
 from webhooks.keys import Keys
@@ -69,10 +70,7 @@ class Listing:
 
     async def read(self, ids: Sequence[str]) -> list[Delivery | None]:
         """The records; None for one that does not exist."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for delivery in ids:
-                pipe.hgetall(self._keys.delivery(delivery))
-            rows = await pipe.execute()
+        rows = await hashes.read(self._redis, map(self._keys.delivery, ids))
         return [Delivery.parse(delivery, fields) if fields else None for delivery, fields in zip(ids, rows, strict=True)]
 
     async def _places(self, indexes: Sequence[str], wanted: Criteria, position: Position | None, count: int, newest_first: bool) -> list[Position]:

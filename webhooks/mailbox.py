@@ -73,7 +73,7 @@ class Settlement:
     verdict: Verdict | None
     """None: not attempted, hand it back."""
     attempt: dict[str, Any] | None = None
-    """An `Attempt` without its number; see `attempts.py`."""
+    """An `Attempt` without its number; see `sender.Outcome`."""
     due: int | None = None
     hold_until: int | None = None
     endpoint_version: int = 0

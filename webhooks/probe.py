@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks.attempts import attempt_record
 from webhooks.endpoints import Endpoints
 from webhooks.errors import MissingKey
 from webhooks.guard import Guard
@@ -51,9 +50,7 @@ class Probe:
             async with Sender(self._guard) as sender:
                 outcome = await sender.send(request, now)
         status = outcome.verdict_status
-        return Probed(
-            event=event.id, delivered=status is not None and 200 <= status <= 299, attempt=Attempt(number=0, **attempt_record(outcome, now))
-        )
+        return Probed(event=event.id, delivered=status is not None and 200 <= status <= 299, attempt=Attempt(number=0, **outcome.record(now)))
 
     def _request(self, endpoint: Endpoint, event: KeptEvent, now: int) -> Request:
         return Request(

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 
-from webhooks.attempts import Deliveries
+from webhooks.deliveries import Deliveries
 from webhooks.errors import Conflict, NotFound
 from webhooks.keys import Keys
 from webhooks.model import Delivery

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from webhooks import hashes
 from webhooks.candidates import END, SCAN, Asked, Candidate, Candidates
 from webhooks.endpoints import Endpoints
 from webhooks.errors import Conflict, InvalidInput, NotFound
@@ -176,10 +177,7 @@ class Replays:
                 raise InvalidInput("this cursor names no replay that is kept; list again from the start")
             start = rank + 1
         ids = await self._redis.zrevrange(self._keys.replays, start, start + limit)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for replay in ids[:limit]:
-                pipe.hgetall(self._keys.replay(replay))
-            rows = await pipe.execute()
+        rows = await hashes.read(self._redis, map(self._keys.replay, ids[:limit]))
         items = [ReplayRecord.parse(replay, fields) for replay, fields in zip(ids, rows, strict=False) if fields]
         return Page(items=items, next_cursor=ids[limit - 1] if len(ids) > limit else None)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from webhooks import records
+from webhooks import hashes, records
 from webhooks.errors import MissingKey
 from webhooks.keyring import Keyring
 from webhooks.keys import Keys
@@ -63,11 +63,7 @@ class Seals:
         return sum([await self._renew(endpoint) for endpoint in list(self._former)])
 
     async def _read(self, ids: Sequence[str]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for endpoint in ids:
-                pipe.hgetall(self._keys.endpoint(endpoint))
-            rows = await pipe.execute()
-        for endpoint, fields in zip(ids, rows, strict=True):
+        for endpoint, fields in zip(ids, await hashes.read(self._redis, map(self._keys.endpoint, ids)), strict=True):
             former = self._keyring.former(records.parse(endpoint, fields), self._clock()) if fields else set()
             if former:
                 self._former[endpoint] = former

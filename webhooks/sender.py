@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from webhooks.answer import MAX_ANSWER, Answer, Closed, ExchangeFailed
 from webhooks.dialer import Dialer
@@ -73,6 +74,19 @@ class Outcome:
     def verdict_status(self) -> int | None:
         """The status to decide by: a 2xx that did not end in time is no success."""
         return None if self.error and self.status is not None and self.status < 300 else self.status
+
+    def record(self, at: int) -> dict[str, Any]:
+        """The attempt that began then (ms), as `model.Attempt` is stored; its number is its place."""
+        return {
+            "at": at,
+            "duration": self.duration,
+            "status": self.status,
+            "error": self.error,
+            "response": self.response,
+            "address": self.address,
+            "phases": self.phases.document() if self.phases else None,
+            "reused": self.reused,
+        }
 
 
 class Sender:

@@ -8,9 +8,9 @@ from typing import Any
 
 import structlog
 
-from webhooks.attempts import Deliveries
 from webhooks.backoff import DEFAULT_SCHEDULE_MS
 from webhooks.candidates import Candidates
+from webhooks.deliveries import Deliveries
 from webhooks.directory import Directory
 from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Endpoints
@@ -152,13 +152,8 @@ class Webhooks:
 
     async def health(self) -> dict[str, Any]:
         """`lagMs`: how long a delivery that could be sent has been waiting; `lastClaimAgeMs`: null where this process sends none."""
-        if self._dispatcher:
-            health = await self._dispatcher.health()
-            return {"lagMs": health.lag, "lastClaimAgeMs": health.claimed}
-        return {"lagMs": await self._mailbox.longest_waiting(self._clock()), "lastClaimAgeMs": None}
-
-    async def close(self) -> None:
-        """Nothing is left open between the loops' runs; here for the symmetry of composition."""
+        claim_age = self._dispatcher.claim_age if self._dispatcher else None
+        return {"lagMs": await self._mailbox.longest_waiting(self._clock()), "lastClaimAgeMs": claim_age}
 
     async def _upkeep(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

@@ -11,6 +11,7 @@ import msgpack
 import orjson
 import structlog
 
+from webhooks import hashes
 from webhooks.keys import Keys
 from webhooks.scripts import Script, Store
 from webhooks.stubborn import STORE_ERRORS
@@ -100,13 +101,7 @@ class Statistics:
         return [_total(fields) for fields in await self.counted(endpoints)]
 
     async def counted(self, endpoints: Sequence[str]) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = []
-        for part in _parts(endpoints):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for endpoint in part:
-                    pipe.hgetall(self._keys.stats(endpoint))
-                found += await pipe.execute()
-        return found
+        return [fields for part in _parts(endpoints) for fields in await hashes.read(self._redis, map(self._keys.stats, part))]
 
     async def waiting(self, endpoints: Sequence[str]) -> list[Waiting]:
         return [one for part in _parts(endpoints) for one in await self._waiting(part)]

@@ -119,8 +119,6 @@ def _message(kind: str, message: str) -> str:
             return "is not a parameter of this route"
         case "dict_type" | "model_type" | "model_attributes_type":
             return "must be an object"
-        case "timezone_aware" | "datetime_type" | "datetime_parsing" | "datetime_from_date_parsing":
-            return "must be a time with its zone, for example 2026-01-31T09:00:00Z"
     return message.replace("Input should be", "must be").replace("String should", "must").replace("Value error, ", "").replace("List should", "must")
 
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipeline.cli.console import fields, listing, out, plain, state
-from pipeline.cli.options import ConfigFile, Since, Token, Until, Url, address, instant
+from pipeline.cli.options import ConfigFile, DeliveryId, Limit, Since, Token, Until, Url, address, instant
 from pipeline.cli.service import talk
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def list_deliveries(
     event: Annotated[str | None, typer.Option(help="Only those of this event.")] = None,
     run: Annotated[str | None, typer.Option(help="Only those of this run's events.")] = None,
     answered: Annotated[str | None, typer.Option(help="Only those last answered so: 503, 5xx, none.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Limit = 20,
     url: Url = None,
     token: Token = None,
     config: ConfigFile = None,
@@ -42,8 +42,8 @@ def list_deliveries(
                 status=status,
                 endpoint=endpoint,
                 type=type,
-                since=instant(since),
-                until=instant(until),
+                since=instant(since, "--since"),
+                until=instant(until, "--until"),
                 event=event,
                 run=run,
                 last_status=answered,
@@ -62,7 +62,7 @@ def _row(one: dict[str, Any]) -> tuple[str | Text, ...]:
 
 
 @deliveries.command("show")
-def show_delivery(delivery_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def show_delivery(delivery_id: DeliveryId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One delivery with each of its attempts."""
     found = talk(address(url, config), token, lambda client: client.delivery(delivery_id))
     attempts = found.pop("attempts")
@@ -77,7 +77,7 @@ def _attempt(one: dict[str, Any]) -> tuple[str | Text, ...]:
 
 
 @deliveries.command("replay")
-def replay_delivery(delivery_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def replay_delivery(delivery_id: DeliveryId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Send it again, now; its webhook-id stays the same."""
     found = talk(address(url, config), token, lambda client: client.replay(delivery_id))
     out.print(found["id"], state(found["status"]))
@@ -88,7 +88,7 @@ def list_undelivered(
     endpoint: Annotated[str | None, typer.Option(help="Only those to this endpoint.")] = None,
     run: Annotated[str | None, typer.Option(help="Only those of this run's events.")] = None,
     type: Annotated[str | None, typer.Option(help="Only events of this type or pattern.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Limit = 20,
     url: Url = None,
     token: Token = None,
     config: ConfigFile = None,
@@ -115,6 +115,8 @@ def explain(
     if (event is None) == (run is None):
         raise typer.BadParameter("name an event (--event evt_…) or a run (--run run_…)")
     answer = talk(address(url, config), token, lambda client: client.explain(event=event, run=run, endpoint=endpoint))
+    if not answer["items"]:
+        out.print(f"no event of {run} is among those that are kept", markup=False)
     for one in answer["items"]:
         tree = Tree(Text(one["type"] or one["event"], style="bold").append(f" → {one['endpoint'] or 'nobody'}", style="not bold"))
         branch = tree.add(Text(one["reason"], style="green" if one["verdict"] == "delivered" else "yellow"))

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from pipeline.cli.console import fields, listing, out, state
 from pipeline.cli.deliveries import phases
-from pipeline.cli.options import ConfigFile, Token, Url, address
+from pipeline.cli.options import ConfigFile, EndpointId, Token, Url, address
 from pipeline.cli.service import talk
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _row(one: dict[str, Any]) -> tuple[str | Text, ...]:
 
 
 @endpoints.command("show")
-def show_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def show_endpoint(endpoint_id: EndpointId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One endpoint: everything but its secret."""
     fields(talk(address(url, config), token, lambda client: client.endpoint(endpoint_id)))
 
@@ -83,16 +83,16 @@ def create_endpoint(
     config: ConfigFile = None,
 ) -> None:
     """Create an endpoint; its secret is shown this once."""
-    given = _given(
-        types=types or "*", description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
+    given = {"types": ["*"]} | _given(
+        types=types, description=description, schedule=schedule, timeout=timeout, concurrency=concurrency, rate=rate, ordering=ordering,
         filter=filter, payload=payload, asymmetric=asymmetric, headers=header, secret=secret,
     )  # fmt: skip
-    fields(talk(address(url, config), token, lambda client: client.create_endpoint(target, given.pop("types"), **given)))
+    fields(talk(address(url, config), token, lambda client: client.create_endpoint(target, **given)))
 
 
 @endpoints.command("change")
 def change_endpoint(
-    endpoint_id: str,
+    endpoint_id: EndpointId,
     target: Annotated[str | None, typer.Option("--to", metavar="URL", help="A new URL.")] = None,
     types: Types = None,
     description: Description = None,
@@ -121,20 +121,20 @@ def change_endpoint(
 
 
 @endpoints.command("pause")
-def pause_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def pause_endpoint(endpoint_id: EndpointId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Hold its deliveries; none is lost."""
     _status(talk(address(url, config), token, lambda client: client.pause_endpoint(endpoint_id)))
 
 
 @endpoints.command("enable")
-def enable_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def enable_endpoint(endpoint_id: EndpointId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Let its deliveries go on, at once."""
     _status(talk(address(url, config), token, lambda client: client.enable_endpoint(endpoint_id)))
 
 
 @endpoints.command("rotate-secret")
 def rotate_secret(
-    endpoint_id: str,
+    endpoint_id: EndpointId,
     secret: Annotated[str | None, typer.Option(envvar="HOOKLINE_ENDPOINT_SECRET", help="The new whsec_… [dim](default: one is made)[/].")] = None,
     overlap: Annotated[
         str | None, typer.Option(help="How long the former one signs beside it, [bold]0s[/] to [bold]7d[/] [dim](default: 24h)[/].")
@@ -149,7 +149,7 @@ def rotate_secret(
 
 
 @endpoints.command("test")
-def try_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def try_endpoint(endpoint_id: EndpointId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Send it a webhook.test now, also if it is paused, and say what came of it; exit code 1 if it was not taken."""
     answer = talk(address(url, config), token, lambda client: client.test_endpoint(endpoint_id))
     fields(answer | {"phases": phases(answer)})
@@ -158,7 +158,7 @@ def try_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config:
 
 
 @endpoints.command("delete")
-def delete_endpoint(endpoint_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def delete_endpoint(endpoint_id: EndpointId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Delete it; what it had pending is recorded as skipped."""
     talk(address(url, config), token, lambda client: client.delete_endpoint(endpoint_id))
     out.print(f"{endpoint_id} deleted")

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from pipeline.client import why_unreachable
 from webhooks.signing import key_of, signature_header
 
 AT_ONCE = 10
@@ -106,5 +107,5 @@ class Forwarder:
         except TimeoutError:
             error = f"no answer within {PATIENCE:g} s"
         except (aiohttp.ClientError, OSError) as failure:
-            error = str(failure) or type(failure).__name__
+            error = why_unreachable(failure)
         return Forwarded(event=event, status=status, error=error, ms=round((time.perf_counter() - began) * 1000))

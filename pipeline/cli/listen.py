@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.console import complain, err, out
-from pipeline.cli.options import ConfigFile, Token, Url, address
+from pipeline.cli.options import ConfigFile, Token, Url, address, web_url
 from pipeline.cli.service import hints
 from pipeline.errors import Unavailable
 from webhooks.signing import generate_secret, key_of
@@ -47,9 +46,7 @@ def listen(
     For developing a receiver: the service need not be able to reach your machine, because the events come over its event stream, and
     no endpoint has to be created. Each is sent once, signed; failed ones are shown, not repeated. Ctrl-C ends it with a summary.
     """
-    target = urlsplit(forward_to)
-    if target.scheme not in ("http", "https") or not target.hostname:
-        raise typer.BadParameter(f"{forward_to!r} is not a URL; write one like http://127.0.0.1:8000/hooks", param_hint="--forward-to")
+    web_url(forward_to, "--forward-to", "http://127.0.0.1:8000/hooks")
     try:
         key_of(secret or generate_secret())
     except ValueError as error:

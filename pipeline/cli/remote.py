@@ -9,7 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipeline.cli.console import listing, out, state
-from pipeline.cli.options import ConfigFile, Token, Url, address
+from pipeline.cli.options import ConfigFile, Limit, RunId, Token, Url, address
 from pipeline.cli.service import talk
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ jobs = typer.Typer(no_args_is_help=True, help="Show jobs and count queues.")
 def list_runs(
     status: Annotated[str | None, typer.Option(help="Only those that are pending, running, waiting, completed, failed or cancelled.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Only those of this workflow.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Limit = 20,
     url: Url = None,
     token: Token = None,
     config: ConfigFile = None,
@@ -39,7 +39,7 @@ def list_runs(
 
 
 @runs.command("show")
-def show_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def show_run(run_id: RunId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """One run: its steps and what happened to it."""
 
     async def ask(client: "Client") -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -61,21 +61,27 @@ def show_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFi
 
 
 @runs.command("cancel")
-def cancel_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def cancel_run(run_id: RunId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Cancel a run: waiting jobs are removed, running ones told to stop."""
     run = talk(address(url, config), token, lambda client: client.cancel(run_id))
     out.print(run["runId"], state(run["status"]))
 
 
 @runs.command("retry")
-def retry_run(run_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def retry_run(run_id: RunId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """Run the failed steps again; completed ones keep their results."""
     run = talk(address(url, config), token, lambda client: client.retry(run_id))
     out.print(run["runId"], state(run["status"]))
 
 
 @jobs.command("show")
-def show_job(queue: str, job_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def show_job(
+    queue: Annotated[str, typer.Argument(help="Its queue.")],
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Its id, as posting it was answered with.")],
+    url: Url = None,
+    token: Token = None,
+    config: ConfigFile = None,
+) -> None:
     """One job of a queue."""
     job = talk(address(url, config), token, lambda client: client.job(queue, job_id))
     table = Table(show_header=False, box=None)

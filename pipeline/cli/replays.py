@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pipeline.cli.console import err, fields, listing, out, state
-from pipeline.cli.options import ConfigFile, Token, Url, address, instant
+from pipeline.cli.options import ConfigFile, EndpointId, Limit, ReplayId, Token, Url, address, instant
 from pipeline.cli.service import talk
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ COUNTED = ("matched", "replayed", "skipped")
 
 @replays.command("start")
 def start_replay(
-    endpoint_id: str,
+    endpoint_id: EndpointId,
     since: Annotated[str, typer.Option(help="From when on: [bold]2h[/] ago, or 2026-01-31T09:00:00Z.")],
     until: Annotated[str | None, typer.Option(help="Up to when, written so too [dim](default: now)[/].")] = None,
     status: Annotated[
@@ -38,8 +38,14 @@ def start_replay(
     config: ConfigFile = None,
 ) -> None:
     """Send again what an endpoint has lost; count it first with --dry-run. Ctrl-C leaves the replay going on."""
-    asked: dict[str, Any] = {"since": instant(since), "until": instant(until), "rate": rate, "missing": missing or None, "dryRun": dry_run or None}
-    asked |= {name: [part.strip() for part in text.split(",")] for name, text in (("status", status), ("types", types)) if text}
+    asked: dict[str, Any] = {
+        "since": instant(since, "--since"),
+        "until": instant(until, "--until"),
+        "rate": rate,
+        "missing": missing or None,
+        "dryRun": dry_run or None,
+    }
+    asked |= {name: [part.strip() for part in text.split(",")] for name, text in (("status", status), ("types", types)) if text is not None}
     asked = {name: value for name, value in asked.items() if value is not None}
 
     async def ask(client: "Client") -> dict[str, Any]:
@@ -66,7 +72,7 @@ async def _watch(client: "Client", replay: dict[str, Any]) -> dict[str, Any]:
 
 
 @replays.command("list")
-def list_replays(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def list_replays(limit: Limit = 20, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """The newest replays."""
 
     async def ask(client: "Client") -> list[dict[str, Any]]:
@@ -78,13 +84,13 @@ def list_replays(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, url:
 
 
 @replays.command("show")
-def show_replay(replay_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def show_replay(replay_id: ReplayId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """How far a replay is."""
     _show(talk(address(url, config), token, lambda client: client.show_replay(replay_id)))
 
 
 @replays.command("cancel")
-def cancel_replay(replay_id: str, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
+def cancel_replay(replay_id: ReplayId, url: Url = None, token: Token = None, config: ConfigFile = None) -> None:
     """End it; what it sent again stays so."""
     _show(talk(address(url, config), token, lambda client: client.cancel_replay(replay_id)))
 

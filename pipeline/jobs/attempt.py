@@ -66,27 +66,40 @@ class Terms(NamedTuple):
     opts: Mapping[str, Any]
     attempts: int
     origin: Origin | None
-    keep: bytes | None
-    """`removeOnComplete` as BullMQ's scripts want it, packed; None where it is left to the queue."""
 
 
 def terms(text: str) -> Terms:
-    """Read once for all jobs whose options are the same text, as those of most are. Raises what `read_job` makes a PermanentFailure of."""
-    return _terms(text) if len(text) < 2_000 else _terms.__wrapped__(text)
+    """Read once for all jobs whose options are the same text, as those of most are: not of those that name their own job.
+
+    Raises what `read_job` makes a PermanentFailure of.
+    """
+    return _terms(text) if len(text) < 2_000 and '"jobId"' not in text else _terms.__wrapped__(text)
 
 
 @lru_cache(maxsize=256)
 def _terms(text: str) -> Terms:
     opts = orjson.loads(text)
-    keep = pack(keep_jobs(opts["removeOnComplete"])) if "removeOnComplete" in opts else None
-    return Terms(MappingProxyType(opts), max(int(opts.get("attempts") or 1), 1), origin_of(opts), keep)
+    return Terms(MappingProxyType(opts), max(int(opts.get("attempts") or 1), 1), origin_of(opts))
+
+
+def keep_of(job: Job) -> bytes | None:
+    """Its `removeOnComplete` as BullMQ's scripts want it, packed; None where that is left to the queue."""
+    if "removeOnComplete" not in job.opts:
+        return None
+    option = orjson.dumps(job.opts["removeOnComplete"])
+    return _keep(option) if len(option) < 200 else _keep.__wrapped__(option)
+
+
+@lru_cache(maxsize=256)
+def _keep(option: bytes) -> bytes:
+    return pack(keep_jobs(orjson.loads(option)))
 
 
 def read_job(queue: str, fetched: Fetched) -> Job:
     """A job from its hash. Raises PermanentFailure for data or options that are not JSON, or not BullMQ's."""
     try:
         data = orjson.loads(fetched.data) if fetched.data else None
-        opts, attempts, origin, _ = terms(fetched.opts or "{}")
+        opts, attempts, origin = terms(fetched.opts or "{}")
         attempt, timestamp = int(fetched.made or 0) + 1, int(fetched.timestamp or 0)
     except orjson.JSONDecodeError as error:
         raise PermanentFailure(f"the job's data or options are not JSON: {error}") from error

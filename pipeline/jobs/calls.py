@@ -172,9 +172,11 @@ def keep_jobs(option: Any) -> dict[str, Any]:
 
 def _bound(value: Any) -> int | None:
     try:
-        return None if value is None or isinstance(value, bool) else int(float(value))
+        bound = None if value is None or isinstance(value, bool) else int(float(value))
     except (TypeError, ValueError, OverflowError):
         return None
+    # No script counts further, and msgpack has no room for what is beyond 64 bits.
+    return bound if bound is None or abs(bound) < 1 << 53 else None
 
 
 def _fields(fields: dict[str, str]) -> bytes:

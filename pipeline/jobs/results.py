@@ -12,6 +12,7 @@ RESULT_LIMIT = 64 * 1024
 """Bytes of JSON: a result is copied into the job, the run, the event log and every webhook."""
 
 _JSON = frozenset({dict, list, str, int, float, bool})
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def check_result(value: Any) -> str:
@@ -61,6 +62,9 @@ def _not_json(value: Any, path: str, depth: int) -> str | None:
                 break
             if not isinstance(key, str):
                 return f"{path} has the key {key!r}, which is no text"
+            # Most items are: none of them needs a path.
+            if type(item) in _PLAIN:
+                continue
             if wrong := _not_json(item, f"{path}.{key}", depth + 1):
                 return wrong
         return None

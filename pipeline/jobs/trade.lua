@@ -2,8 +2,8 @@
 -- KEYS[1..11] as moveToActive's (wait active prioritized events stalled limiter delayed paused meta pc marker), KEYS[12] completed,
 -- KEYS[13] event log
 -- ARGV[1] key prefix, [2] now, [3] lock ms, [4] worker name, [5] msgpack keepJobs, [6] msgpack limiter or '', [7] jobs to fetch, [8] their tokens' beginning,
--- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, event id, event time,
--- event data} each
+-- [9] '1' if this call was made before and its reply lost, [10] msgpack jobs that are completed: {id, token, attempt, result, what the log is
+-- told of it} each
 -- FIELDS, which `trade.py` puts before this: what is read of a job's hash
 -- Returns {an answer for each (0, a code of moveToFinished, -100 for one to be ended alone, or an error's text), jobs {token, FIELDS …, id} …,
 --   limit ms, next delayed at, error in fetching or false, error after the ends or false, 1 if there are more jobs}.
@@ -19,23 +19,22 @@ local meta = call('HMGET', KEYS[9], 'paused', 'concurrency', 'max', 'opts.maxLen
 local keep = cmsgpack.unpack(ARGV[5])
 local removed = keep['count'] == 0
 local answers, locks, ids, scores, gone = {}, {}, {}, {}, {}
-local held, sound = {}, true
+local job_keys, lock_keys, held, sound = {}, {}, {}, true
 
 local function look()
-  local lock_keys, keys, children = {}, {}, {}
+  local children = {}
   for at = 1, #ends do
     local key = prefix .. ends[at][1]
-    keys[#keys + 1], lock_keys[#lock_keys + 1] = key, key .. ':lock'
-    children[#children + 1], children[#children + 2] = key .. ':dependencies', key .. ':unsuccessful'
+    job_keys[at], lock_keys[at] = key, key .. ':lock'
+    children[at * 2 - 1], children[at * 2] = key .. ':dependencies', key .. ':unsuccessful'
   end
   held = call('MGET', unpack(lock_keys))
-  sound = call('EXISTS', unpack(keys)) == #keys and call('EXISTS', unpack(children)) == 0
+  sound = call('EXISTS', unpack(job_keys)) == #ends and call('EXISTS', unpack(children)) == 0
 end
 
 -- What moveToFinished would refuse, or nil. Nothing has been written then.
 local function refused(at)
-  local id, token = ends[at][1], ends[at][2]
-  local key = prefix .. id
+  local id, token, key = ends[at][1], ends[at][2], job_keys[at]
   if not sound then
     if call('EXISTS', key) == 0 then return -1 end
     if call('SCARD', key .. ':dependencies') ~= 0 then return -4 end
@@ -52,14 +51,14 @@ end
 local function end_one(at)
   local code = refused(at)
   if code then return code end
-  local id, _, attempt, result, event_id, ts, data = unpack(ends[at])
-  local key = prefix .. id
+  local id, _, attempt, result, told = unpack(ends[at])
+  local key = job_keys[at]
   -- An existing job may be given a parent at any time.
   if call('HEXISTS', key, 'parentKey') == 1 then return -100 end
   -- The first write, so that a full store, which refuses only a script's first, lets the job end.
   if call('LREM', active, -1, id) < 1 then return -3 end
-  call('XADD', KEYS[13], '*', 'id', event_id, 'type', 'job.completed', 'ts', ts, 'data', data)
-  locks[#locks + 1], ids[#ids + 1] = key .. ':lock', id
+  call('XADD', KEYS[13], '*', 'job.completed', told)
+  locks[#locks + 1], ids[#ids + 1] = lock_keys[at], id
   if removed then
     gone[#gone + 1] = key
   else
@@ -91,12 +90,21 @@ local function keep_no_more(old)
   for _, id in ipairs(old) do gone[#gone + 1] = prefix .. id end
 end
 
+-- The store keeps a small sorted set as a list and looks through it, from its beginning, for each member: a third of what an end cost, with 100 jobs
+-- kept. A member too long for a list makes a tree of it, for good; whoever looks never sees it.
+local function keep_ended()
+  if call('OBJECT', 'ENCODING', completed) == 'skiplist' then return call('ZADD', completed, unpack(scores)) end
+  local long = string.rep('-', 65)
+  call('ZADD', completed, now, long, unpack(scores))
+  call('ZREM', completed, long)
+end
+
 -- What concerns the queue and not a job: once for all. At most 2,000 old jobs go at a time: a script holds up everybody else.
 local function settle()
   call('DEL', unpack(locks))
   call('SREM', KEYS[5], unpack(ids))
   if not meta[4] then call('HSET', KEYS[9], 'opts.maxLenEvents', 10000) end
-  if #scores > 0 then call('ZADD', completed, unpack(scores)) end
+  if #scores > 0 then keep_ended() end
   if not removed and keep['age'] then
     -- As many as single ends would have removed.
     local most = math.min((keep['limit'] or 1000) * #ids, 2000)
@@ -138,7 +146,7 @@ local wanted, jobs = tonumber(ARGV[7]), {}
 if wanted == 0 then return {answers, jobs, 0, 0, false, unsettled, 0} end
 
 -- How often it was started, then FIELDS.
-local function read(id) return call('HMGET', prefix .. id, 'ats', unpack(FIELDS)) end
+local function read(key) return call('HMGET', key, 'ats', unpack(FIELDS)) end
 
 local function hand_out(job, id, token)
   job[1], job[#job + 1] = token, id
@@ -149,7 +157,7 @@ end
 local function fetch_again()
   for _, id in ipairs(call('LRANGE', active, 0, -1)) do
     local lock = call('GET', prefix .. id .. ':lock')
-    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(read(id), id, lock) end
+    if lock and string.sub(lock, 1, #ARGV[8]) == ARGV[8] then hand_out(read(prefix .. id), id, lock) end
   end
 end
 
@@ -173,7 +181,7 @@ local function fetch_plain()
     end
     for _, id in ipairs(taken) do
       local key, token = prefix .. id, ARGV[8] .. #jobs + 1
-      local job = read(id)
+      local job = read(key)
       for field = 2, #job do ROOM = ROOM - #(job[field] or '') end
       call('SET', key .. ':lock', token, 'PX', lock_ms)
       call('XADD', events, '*', 'event', 'active', 'jobId', id, 'prev', 'waiting')
@@ -189,7 +197,7 @@ local function fetch_by_stock()
   if ARGV[6] ~= '' then opts.limiter = cmsgpack.unpack(ARGV[6]) end
   local found = moveToActive({unpack(KEYS, 1, 11)}, {prefix, now, cmsgpack.pack(opts)})
   if type(found[1]) == 'table' then
-    hand_out(read(found[2]), found[2], opts.token)
+    hand_out(read(prefix .. found[2]), found[2], opts.token)
     return true
   end
   limit_ms, next_at = found[3], found[4]

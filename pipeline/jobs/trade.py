@@ -8,10 +8,11 @@ import orjson
 
 from pipeline.config.queues import Queue
 from pipeline.jobs import events
-from pipeline.jobs.attempt import Completed, terms
+from pipeline.jobs.attempt import Completed, keep_of
 from pipeline.jobs.calls import QueueKeys, keep_jobs, now_ms
 from pipeline.jobs.fetched import FIELDS, Fetched, Idle, idle_of
 from pipeline.jobs.model import Job
+from pipeline.store.event import told
 from pipeline.store.scripts import Argument, Call, composed, lua, pack
 
 TRADE = composed(f"local FIELDS = {{{','.join(map(repr, FIELDS))}}}\n" + lua("pipeline.jobs", "trade.lua"), "moveToActive")
@@ -34,7 +35,7 @@ class Ended:
     """ms since the epoch."""
     keep: bytes
     """BullMQ's `removeOnComplete`, as its scripts want it, packed."""
-    told: tuple[Argument, ...]
+    row: tuple[Argument, ...]
     """The job as `trade.lua` takes it, its event included."""
 
 
@@ -70,8 +71,8 @@ class Desk:
     def ended(self, fetched: Fetched, job: Job, processor: str | None, outcome: Completed, started: int, now: int) -> Ended:
         result = outcome.result
         id, data = events.completed(job, orjson.Fragment(result), started=started, now=now)
-        told = (fetched.job_id, fetched.token, job.attempt, result, id, now, orjson.dumps(data))
-        return Ended(fetched, job, result, processor, started, terms(fetched.opts or "{}").keep or self._keep, told)
+        row = (fetched.job_id, fetched.token, job.attempt, result, told(id, now, data))
+        return Ended(fetched, job, result, processor, started, keep_of(job) or self._keep, row)
 
     def call(self, ends: Sequence[Ended], *, want: int, token: str, again: bool = False, now: int | None = None) -> Call:
         """`ends` are of one `keep`; the jobs that come are locked with `token` and their number.
@@ -80,9 +81,9 @@ class Desk:
         """
         keep = ends[0].keep if ends else _NOTHING
         # In one argument, which costs both sides less than seven a job.
-        told = pack([end.told for end in ends])
+        rows = pack([end.row for end in ends])
         args: list[Argument] = [
-            self._base, now or now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "", told,
+            self._base, now or now_ms(), self._lock_ms, self._worker, keep, self._limiter, want, f"{token}:", "1" if again else "", rows,
         ]  # fmt: skip
         return self._keys, args
 

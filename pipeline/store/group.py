@@ -17,7 +17,7 @@ class Group:
     """How long an entry may stay unacknowledged before another consumer takes it; reading one twice is harmless by design."""
 
     def __init__(self, redis: Store, key: str, group: str, consumer: str, *, types: Collection[str] | None = None) -> None:
-        """`types`: entries of others are acknowledged unread (None: there are no others)."""
+        """`types`: entries of others are acknowledged unread (None: there are no others, and each event's data is parsed when it is asked for)."""
         self._redis = redis
         self._types = types
         self.key = key
@@ -79,11 +79,18 @@ class Group:
         return await self._wanted(rows)
 
     async def _wanted(self, rows: Sequence[Entry]) -> list[Event]:
-        events = [Event.parse(*row) for row in rows]
-        if self._types is None:
-            return events
-        await self.ack([event.cursor for event in events if event.type not in self._types])
-        return [event for event in events if event.type in self._types]
+        types = self._types
+        if types is None:
+            return [Event.unread(*row) for row in rows]
+        wanted: list[Event] = []
+        others: list[str] = []
+        for cursor, fields in rows:
+            if Event.type_of(fields) in types:
+                wanted.append(Event.parse(cursor, fields))
+            else:
+                others.append(cursor)
+        await self.ack(others)
+        return wanted
 
     async def ack(self, cursors: Sequence[str]) -> None:
         if cursors:

@@ -26,9 +26,7 @@ _APPEND = Script("""
 local before = redis.call('GET', KEYS[2])
 if before then return cjson.decode(before) end
 local cursors = {}
-for first = 2, #ARGV, 8 do
-  cursors[#cursors + 1] = redis.call('XADD', KEYS[1], '*', unpack(ARGV, first, first + 7))
-end
+for at = 2, #ARGV, 2 do cursors[#cursors + 1] = redis.call('XADD', KEYS[1], '*', ARGV[at], ARGV[at + 1]) end
 redis.call('SET', KEYS[2], cjson.encode(cursors), 'EX', ARGV[1])
 return cursors
 """)
@@ -36,17 +34,17 @@ return cursors
 _APPEND_ONCE = Script("""
 local before = redis.call('GET', KEYS[2])
 if before then return before end
-for first = 3, #ARGV, 8 do redis.call('XADD', KEYS[1], '*', unpack(ARGV, first, first + 7)) end
+for at = 3, #ARGV, 2 do redis.call('XADD', KEYS[1], '*', ARGV[at], ARGV[at + 1]) end
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[1])
 return ARGV[2]
 """)
 # The entries hold texts of some KiB each, so they are looked through where they are.
 _FIND = Script("""
 local rows = redis.call('XREVRANGE', KEYS[1], ARGV[2], '-', 'COUNT', ARGV[3])
+local beginning = ARGV[1] .. ' '
 for _, row in ipairs(rows) do
-  for n = 1, #row[2], 2 do
-    if row[2][n] == 'id' and row[2][n + 1] == ARGV[1] then return {#rows, row[1], row[2]} end
-  end
+  -- The second is what it was before 2026-11-26: the id was a field of its own.
+  if string.sub(row[2][2], 1, #beginning) == beginning or row[2][2] == ARGV[1] then return {#rows, row[1], row[2]} end
 end
 return {#rows, rows[#rows] and rows[#rows][1] or '', false}
 """)

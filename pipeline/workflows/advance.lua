@@ -1,13 +1,13 @@
 -- Commit transitions of runs, each all or none, and only if nobody else moved its run meanwhile.
 -- KEYS[1] event log, KEYS[2] timers, then two for each transition: its run, its timeline
 -- ARGV[1] consumer group, then one for each transition, in msgpack, one after the other (tables in tables would cost twice as much):
---   version read, new state, log entry to acknowledge or '', how many timeline entries, events and jobs, the timeline entries, id, type, time and
---   data of each event, each job as for addAll, and what is rarer: run (its id), drop and add (index keys, the latter with the score `created`),
+--   version read, new state, log entry to acknowledge or '', how many timeline entries, events and jobs, the timeline entries, the entry of each event
+--   in the log, each job as for addAll, and what is rarer: run (its id), drop and add (index keys, the latter with the score `created`),
 --   timers, over (timer members), cancel {job key, keys and args of removeJob, reason}, ended {keys and args of removeJob}
 -- Returns for each 1, 0 if the version has moved, or the text of an error: then the run has not moved, or its ended job was not removed.
 local call = redis.call
 local TRANSITIONS = (#KEYS - 2) / 2
-local VERSION, STATE, ENTRY, TIMELINE, PER_EVENT, PER_JOB = 1, 2, 3, 7, 4, 6
+local VERSION, STATE, ENTRY, TIMELINE, PER_EVENT, PER_JOB = 1, 2, 3, 7, 2, 6
 
 -- A transition, and where in it events and jobs begin.
 local function unpacked(packed)
@@ -27,7 +27,7 @@ local function advance(key, timeline, what)
     if alive and removeJob(cancel[2], cancel[3]) == 0 then call('HSET', job, 'defa', cancel[4]) end
   end
   for at = what.events, what.jobs - 1, PER_EVENT do
-    call('XADD', KEYS[1], '*', 'id', all[at], 'type', all[at + 1], 'ts', all[at + 2], 'data', all[at + 3])
+    call('XADD', KEYS[1], '*', all[at], all[at + 1])
   end
   if what.events > TIMELINE then call('RPUSH', timeline, unpack(all, TIMELINE, what.events - 1)) end
   if rare.over then call('ZREM', KEYS[2], unpack(rare.over)) end

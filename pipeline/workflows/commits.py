@@ -41,7 +41,7 @@ class Commit:
         counts = len(self.timeline), len(self.events), len(self.jobs)
         parts: list[Any] = [self.version, self.state, self.cursor, *counts, *self.timeline]
         for event in self.events:
-            parts += event.fields()[1::2]
+            parts += event.fields()
         for job in self.jobs:
             parts += job
         parts.append(self.rare)

@@ -191,8 +191,7 @@ class _Transition:
             output = expressions.render(self._definition.output, self._scope())
         except ExpressionError as error:
             return self._end(RunStatus.FAILED, f"the output has no value: {error.message}")
-        self._run = replace(self._run, output=output)
-        return self._end(RunStatus.COMPLETED, None)
+        return self._end(RunStatus.COMPLETED, None, output)
 
     def _judge(self, step: StepDefinition) -> None:
         readiness = Readiness.of(step, self._definition, self._steps)
@@ -237,8 +236,9 @@ class _Transition:
         self._steps[id] = replace(self._steps[id], status=status, reason=_bounded(reason), finished_at=self._now)
         self._tell_step(id)
 
-    def _end(self, status: RunStatus, error: str | None) -> Decision:
-        self._run = replace(self._run, status=status, error=_bounded(error) if error else None, finished_at=self._now)
+    def _end(self, status: RunStatus, error: str | None, output: Any = None) -> Decision:
+        error = _bounded(error) if error else None
+        self._run = replace(self._run, status=status, output=output, error=error, finished_at=self._now)
         if self._definition.timeout is not None:
             self._timers_over.append(Timer(due=0, n=self._run.generation))
         self.tell_run(status.value)

@@ -5,13 +5,17 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import jwt
 import pytest
+import typer
 import yaml
 from redis.asyncio import Redis
+from typer.core import TyperGroup
 
+from pipeline.cli import COMMANDS
 from tests.support.api import NOTIFICATION, serving
 from tests.support.service import JWT_SECRET, ROOT
 
@@ -171,6 +175,7 @@ def test_a_service_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     done = hookline("runs", "list", "--url", "http://127.0.0.1:1", folder=tmp_path)
     assert done.returncode == 1
     assert "error:" in done.stderr
+    assert "http://127.0.0.1:1 cannot be reached: Connection refused\n" in done.stderr
     assert "hookline serve" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -192,6 +197,15 @@ def test_help_teaches(tmp_path: Path, arguments: list[str]) -> None:
     done = hookline(*arguments, folder=tmp_path)
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("group", ["runs", "jobs", "endpoints", "deliveries", "replays", "events"])
+def test_each_argument_and_option_says_what_it_is(group: str) -> None:
+    app = typer.main.get_command(getattr(import_module(f"pipeline.cli.{COMMANDS[group][0]}"), group))
+    assert isinstance(app, TyperGroup)
+    for name, command in app.commands.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"hookline {group} {name}: {parameter.name}"
 
 
 def test_commands_that_talk_to_a_service_find_it_by_its_configuration(tmp_path: Path) -> None:

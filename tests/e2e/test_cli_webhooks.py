@@ -149,7 +149,16 @@ async def test_what_was_lost_is_explained_and_sent_again(tmp_path: Path) -> None
             await _until(client, 3, status="delivered")
         assert {one.id for one in receiver.received} == set(events)
         assert re.search(rf"done +{endpoint} +3 +3 +0 +2", await run("replays", "list"))
-        assert "'yesterday' is not a time; write one like" in await run("replays", "start", endpoint, "--since", "yesterday", code=1)
+        for command in (["replays", "start", endpoint], ["deliveries", "list"]):
+            for text in ("yesterday", "999999999999999d"):
+                said = await run(*command, "--since", text, code=2)
+                assert f"'{text}' is not a time; write 2h for two hours ago" in " ".join(said.replace("│", " ").split())
+        assert "since: lies after until" in await run("deliveries", "list", "--since", "1h", "--until", "2h", code=1)
+        # As of a shell's variable that is not set: it does not stand for all there is.
+        assert "types: '' is not an event type" in await run("endpoints", "create", receiver.url, "--types", "", code=1)
+        for option in ("--types", "--status"):
+            assert f"{option[2:]}" in await run("replays", "start", endpoint, "--since", "1d", option, "", code=1)
+        assert "no event of run_unknown is among those that are kept" in await run("explain", "--run", "run_unknown")
         assert "delivered" in await run("deliveries", "list", "--event", events[0], "--answered", "2xx")
         rotated = await run("endpoints", "rotate-secret", endpoint, "--overlap", "0s")
         assert "secret" in rotated

@@ -148,7 +148,7 @@ async def test_an_append_to_the_log_is_one_entry_though_its_reply_was_lost(proxy
     log = Log(proxied, "log")
     await log.append(events[:1])
     cursors = await lose_the_reply(proxy, proxied, lambda _: log.append(events[1:]))
-    assert [(cursor, fields["id"]) for cursor, fields in await redis.xrange("log")][1:] == list(zip(cursors, ["evt_1", "evt_2"], strict=True))
+    assert [(found.cursor, found.id) for found in await log.after("", limit=10)][1:] == list(zip(cursors, ["evt_1", "evt_2"], strict=True))
 
 
 def test_the_commands_that_may_be_repeated_are_known_by_all_their_names() -> None:

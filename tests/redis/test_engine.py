@@ -87,7 +87,8 @@ class House:
             id=event_id(type, run_id, step, n), type=type, timestamp=now_ms(), data=data | {"error": error} if error else data | {"result": result}
         )
         (cursor,) = await self.log.append([event])
-        return Event.parse(cursor, event.fields())
+        event.cursor = cursor
+        return event
 
     async def turn(self, consumer: str = "e1") -> None:
         """Let an engine handle what is in the log."""

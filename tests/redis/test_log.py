@@ -156,3 +156,21 @@ async def test_an_event_is_found_by_its_id_among_the_newest(redis: Redis) -> Non
         assert (found.id, found.cursor, found.document()) == (event(number).id, cursors[number], event(number).document())
     assert await log.find("evt_none", most=10_000) is None
     assert await log.find(event(0).id, most=500) is None, "it is further back than was asked for"
+
+
+async def test_entries_of_before_2026_11_26_are_read_as_they_are(redis: Redis) -> None:
+    log, new = Log(redis, KEY), event(2)
+    old = {"id": "evt_old", "type": "test.done", "ts": "1", "data": '{"number":1}'}
+    cursor = await redis.xadd(KEY, old)
+    await redis.xadd(KEY, old | {"id": "evt_other", "type": "test.other"})
+    await log.append([new])
+    expected = [("evt_old", "test.done", 1, {"number": 1}), (new.id, "test.done", 2, {"number": 2})]
+    group = Group(redis, KEY, "g", "c", types={"test.done"})
+    await group.create()
+    assert [(found.id, found.type, found.timestamp, found.data) for found in await group.read(count=10, block_ms=1)] == expected
+    assert (await redis.xpending(KEY, "g"))["pending"] == 2, "what is of another type is acknowledged"
+    found = await log.find("evt_old", most=10)
+    assert found
+    assert (found.cursor, found.data) == (cursor, {"number": 1})
+    assert (await log.find(new.id, most=10)) is not None
+    assert await log.find(new.id[:-1], most=10) is None

@@ -183,8 +183,7 @@ async def test_a_job_that_is_refused_takes_no_other_along(
     expected = [0, 0, 0]
     expected[where] = code
     assert (await side.trade(3, 0, "u")).answers == expected
-    told = [entry["id"] for _, entry in await redis.xrange(side.log)]
-    assert len(told) == 2
+    assert await redis.xlen(side.log) == 2
     assert set(await redis.zrange(side.keys.key("completed"), 0, -1)) == set(ids) - {spoilt.job_id}
 
 
@@ -272,3 +271,15 @@ async def test_a_store_that_dies_at_any_byte_of_an_exchange_has_each_end_with_it
         outcomes.add((completed, active))
         shutil.rmtree(folder)
     assert outcomes == {(0, jobs), (jobs, jobs)}
+
+
+async def test_ended_jobs_that_are_kept_are_a_tree_in_the_store(redis: Redis) -> None:
+    side = Side(redis, "side", Queue())
+    for number in range(6):
+        await side.add(number, {"removeOnComplete": {"count": 3}})
+    await side.trade(0, 6, "t")
+    for done in (2, 4):
+        await side.trade(done, 0, "t")
+        completed = side.keys.key("completed")
+        assert await redis.object("encoding", completed) == "skiplist", "a list would be looked through for each end"
+        assert await redis.zrange(completed, 0, -1) == [str(number) for number in ((1, 2) if done == 2 else (4, 5, 6))]

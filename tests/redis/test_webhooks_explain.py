@@ -189,6 +189,20 @@ async def test_under_way_busy_and_due(redis: Redis) -> None:
     assert told[claim.event]["reason"] == "attempt 1 is being made"
 
 
+async def test_how_many_come_before_it_retries_among_them(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint()
+    for n in range(3):
+        event = await hooks.event(n=n)
+        await hooks.spread()
+        if n == 0:
+            await settle(hooks, Verdict.RETRY, 500, due=hooks.clock.now)
+        hooks.clock.forward(1)
+    told = await why(hooks, event, endpoint)
+    assert (told["verdict"], told["facts"]["ahead"]) == ("due", 2)
+    assert told["reason"] == "it is due and waits to be taken; 2 come before this one"
+
+
 async def test_paused_and_disabled(redis: Redis) -> None:
     hooks = Hooks(redis)
     endpoint = await hooks.endpoint()

@@ -235,3 +235,46 @@ async def test_an_endpoint_deleted_meanwhile_gets_nothing(redis: Redis) -> None:
     event = await hooks.event()
     assert await hooks.spread() == 1
     assert set(await hooks.statuses()) == {delivery_id(event, kept)}
+
+
+async def test_without_endpoints_the_log_is_stepped_over_in_one_go_and_the_first_gets_what_comes_then(redis: Redis) -> None:
+    hooks, other = Hooks(redis), Hooks(redis, consumer="other")
+    await hooks.group.create()
+    held = await hooks.event(n=0)
+    assert len(await other.group.read(count=1, block_ms=1)) == 1
+    for n in range(1, 1 + 2 * fanout.READ):
+        await hooks.event(n=n)
+    assert await hooks.fanout.step() == 0
+    (group,) = await redis.xinfo_groups("t:log")
+    assert (group["lag"], group["pending"]) == (0, 1), "what another has read stays its own"
+    first = await hooks.endpoint()
+    wanted = await hooks.event(n="wanted")
+    assert (await redis.xinfo_groups("t:log"))[0]["lag"] == 1, "the store still knows how far behind the group is"
+    assert await hooks.fanout.step() == 1
+    assert (await hooks.webhooks.deliveries.get(delivery_id(wanted, first))).status == "pending"
+    (group,) = await redis.xinfo_groups("t:log")
+    assert (group["lag"], group["pending"]) == (0, 1)
+    await redis.xgroup_setid("t:log", "webhooks", "0")
+    assert await hooks.fanout.step() == fanout.READ, f"all of them are read again, {held} among them"
+
+
+async def test_an_endpoint_that_came_meanwhile_keeps_the_log_from_being_stepped_over(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.group.create()
+    first = [await hooks.event(n=n) for n in range(3)]
+    planned = hooks.fanout._plan(await hooks.group.read(count=1, block_ms=1))
+    endpoint = await Hooks(redis).endpoint()
+    assert await hooks.fanout._commit(next(planned)) == fanout.CHANGED
+    await again(hooks)
+    await hooks.directory.refresh()
+    assert await hooks.fanout.step() == 3
+    assert set(await hooks.statuses()) == {delivery_id(event, endpoint) for event in first}
+
+
+async def test_a_log_that_is_gone_holds_up_nobody(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    await hooks.group.create()
+    await hooks.event()
+    (part,) = hooks.fanout._plan(await hooks.group.read(count=1, block_ms=1))
+    await redis.delete("t:log")
+    assert await hooks.fanout._commit(part) == 0

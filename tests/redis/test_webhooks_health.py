@@ -136,6 +136,30 @@ async def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_ten_minutes(r
     await consistent(hooks)
 
 
+async def test_each_probe_is_a_fresh_one_as_long_as_there_is_one(redis: Redis) -> None:
+    """A retry may fail for what it is: one in five, as else, would keep a receiver that is well again closed off."""
+    hooks, endpoint = await opened(redis, 17)
+    probed = []
+    for _ in range(8):
+        until = (await hooks.webhooks.endpoints.get(endpoint)).health.open_until
+        assert until
+        hooks.clock.forward(until - hooks.clock.now)
+        (probe,) = await claim(hooks)
+        probed.append(probe.retry)
+        await fail(hooks, probe)
+    assert probed == [False] * 7 + [True]
+
+
+async def test_a_probe_that_is_answered_with_whatever_closes_it(redis: Redis) -> None:
+    hooks, endpoint = await opened(redis, 12)
+    hooks.clock.forward(OPEN_MS)
+    (probe,) = await claim(hooks)
+    await fail(hooks, probe, receiver=Receiver.ANSWERED)
+    assert await breaker(hooks, endpoint) is Breaker.CLOSED
+    assert len(await claim(hooks)) == 10
+    await consistent(hooks)
+
+
 async def test_attempts_that_were_under_way_when_it_opened_do_not_open_it_longer(redis: Redis) -> None:
     hooks, endpoint = await filled(redis, 20, concurrency=20, timeout="30s")
     claims = await claim(hooks)
@@ -225,6 +249,16 @@ async def test_refusals_of_one_moment_count_as_one(redis: Redis) -> None:
 
 
 # --- off for good ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_told_of_a_delivery_does_not_go_round(redis: Redis) -> None:
+    """The deliveries of events about deliveries and endpoints cause no further ones, but for the one that ends it."""
+    hooks, endpoint = await filled(redis, 2)
+    first, second = (replace(one, type="delivery.exhausted") for one in await claim(hooks))
+    await settle(hooks, first, Verdict.EXHAUSTED, about={"endpoint": endpoint})
+    assert await outbox(hooks) == []
+    await settle(hooks, second, Verdict.EXHAUSTED, off=Off.GONE, about={"endpoint": endpoint})
+    assert await outbox(hooks) == [("endpoint.disabled", {"endpoint": endpoint, "reason": "gone", "failingSince": None})]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.DELIVERED, Verdict.RETRY])

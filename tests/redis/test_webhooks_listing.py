@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Hooks
-from webhooks import listing
+from webhooks import InvalidInput, listing
 from webhooks.backoff import Verdict
 from webhooks.criteria import criteria
 from webhooks.mailbox import Settlement
@@ -85,7 +85,9 @@ async def test_between_two_times(redis: Redis) -> None:
     assert await ids(hooks, since=T0 + 10, until=T0 + 30) == made[3:0:-1]
     assert await ids(hooks, limit=1, since=T0 + 10, until=T0 + 30) == made[3:0:-1]
     assert await ids(hooks, until=T0 + 9) == made[:1]
-    assert await ids(hooks, since=T0 + 30, until=T0 + 10) == []
+    assert await ids(hooks, since=T0 + 10, until=T0 + 10) == made[1:2]
+    with pytest.raises(InvalidInput, match="since: lies after until"):
+        await ids(hooks, since=T0 + 11, until=T0 + 10)
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -157,3 +159,24 @@ async def test_one_page_looks_at_no_more_than_its_share(redis: Redis, monkeypatc
     assert (page.items, page.next_cursor is None) == ([], False)
     (found,) = await ids(hooks, type="a.*")
     assert (await hooks.webhooks.deliveries.get(found)).event == wanted
+
+
+async def test_only_what_may_fit_is_looked_at(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The span of time and the smallest index bound the search; not only what is found."""
+    monkeypatch.setattr(listing, "MAX_SCANNED", 1)
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint()
+    made = []
+    for n in range(10):
+        made.append(delivery_id(await hooks.event(n=n, runId=f"run_{n}"), endpoint))
+        await hooks.spread()
+        hooks.clock.forward(10)
+
+    async def first(newest_first: bool, **asked: Any) -> list[str]:
+        page = await hooks.webhooks.deliveries.listing.page(criteria(**asked), limit=1, newest_first=newest_first)
+        return [delivery.id for delivery in page.items]
+
+    assert await first(False, since=T0 + 50) == made[5:6]
+    assert await first(True, until=T0 + 50) == made[5:6]
+    assert await first(False, endpoint=endpoint, run="run_5") == made[5:6]
+    assert await first(False, statuses=["pending"], run="run_5") == made[5:6]

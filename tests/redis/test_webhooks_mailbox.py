@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -14,8 +15,9 @@ from tests.support.hooks import Hooks
 from tests.support.mailboxes import ATTEMPT, claim, consistent, failed_once, filled, settle
 from webhooks.backoff import Off, Verdict
 from webhooks.endpoints import ORPHANS
-from webhooks.mailbox import LEASE_MS, Batch, Settlement, lease_for, released
+from webhooks.mailbox import LEASE_MS, Batch, Claim, Settlement, lease_for, released
 from webhooks.outbox import Outbox
+from webhooks.settler import Settler
 
 
 async def test_a_claim_has_what_a_request_needs(redis: Redis) -> None:
@@ -589,3 +591,20 @@ async def test_who_settles_and_claims_again_needs_no_marker(redis: Redis) -> Non
     hooks.mailbox.claiming = False
     await hooks.mailbox.settle([released(one)], hooks.clock.now)
     assert await redis.llen(hooks.keys.wake) == 1, "who stops leaves the rest to others"
+
+
+async def test_an_outcome_that_cannot_be_recorded_keeps_no_other_from_it(redis: Redis) -> None:
+    hooks, _ = await filled(redis, 3)
+    claims = await claim(hooks)
+    told: asyncio.Queue[Sequence[Claim]] = asyncio.Queue()
+    settler = Settler(hooks.mailbox, Outbox(redis, hooks.keys, None), hooks.clock, told.put)
+    for one, at in zip(claims, (1, object(), 3), strict=True):
+        settler.put(Settlement(claim=one, verdict=Verdict.DELIVERED, attempt={"at": at}))
+    running = asyncio.create_task(settler.run())
+    assert await asyncio.wait_for(told.get(), 10) == claims, "none of them is under way any more"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    found = [(await hooks.webhooks.deliveries.get(one.id)).status for one in claims]
+    assert found == ["delivered", "pending", "delivered"]
+    hooks.clock.forward(LEASE_MS)
+    assert [one.id for one in await claim(hooks)] == [claims[1].id]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -9,7 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Hooks
-from webhooks import Conflict, InvalidInput, NotFound, candidates, replaying
+from tests.support.mailboxes import consistent
+from webhooks import Conflict, InvalidInput, NotFound, candidates, replaying, replays
 from webhooks.backoff import Verdict
 from webhooks.mailbox import Settlement
 from webhooks.replays import DryRun, ReplayRecord
@@ -54,6 +56,32 @@ async def lost(redis: Redis, deliveries: int) -> tuple[Hooks, str]:
         await hooks.event(n=n)
     await hooks.spread()
     await settle(hooks, Verdict.EXHAUSTED)
+    return hooks, endpoint
+
+
+def meanwhile(hooks: Hooks, act: Callable[[], Awaitable[object]]) -> None:
+    """Let something happen between the look of each step and its script."""
+    looks = hooks.webhooks.replaying._candidates
+    look = looks.step
+
+    async def interrupted(*arguments: Any) -> Any:
+        found = await look(*arguments)
+        await act()
+        return found
+
+    looks.step = interrupted  # type: ignore[method-assign]
+
+
+async def unwanted(redis: Redis, deliveries: int) -> tuple[Hooks, str]:
+    """An endpoint that wants only now what was logged so often; all of it is in the past."""
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(types=["x.y"], concurrency=1000)
+    for n in range(deliveries):
+        await hooks.event(n=n)
+    await hooks.spread()
+    await hooks.webhooks.endpoints.patch(endpoint, {"types": ["job.*", "endpoint.*"]})
+    # An entry of the log bears the store's own time.
+    hooks.clock.now = round(time.time() * 1000) + 1
     return hooks, endpoint
 
 
@@ -151,6 +179,82 @@ async def test_what_the_filter_kept_away_is_sent_once_the_filter_lets_it_pass(re
     assert sorted((await hooks.statuses()).values()) == ["pending", "pending", "pending", "skipped"]
 
 
+async def test_what_was_skipped_for_the_endpoints_sake_is_sent_whatever_its_filter_has_become(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint(filter="event.data.n > 1")
+    await redis.hset(hooks.keys.endpoint(endpoint), "status", "disabled")
+    await hooks.event(n=2)
+    await hooks.spread()
+    await hooks.webhooks.endpoints.enable(endpoint)
+    await hooks.webhooks.endpoints.patch(endpoint, {"filter": "event.data.n > 100"})
+    assert (await count(hooks, endpoint)).count == 1
+
+
+async def test_of_what_is_missing_only_what_is_not_about_the_endpoint_and_not_after_the_span(redis: Redis) -> None:
+    hooks, endpoint = await unwanted(redis, 3)
+    await hooks.event("endpoint.disabled", n="own", endpoint=endpoint)
+    other = await hooks.event("endpoint.disabled", n="other", endpoint="ep_other")
+    hooks.clock.now = round(time.time() * 1000) + 1
+    counted = await count(hooks, endpoint, missing=True, types=["endpoint.*"])
+    assert [one.event for one in counted.sample] == [other]
+    # An entry after the span, however many come within the first one's millisecond.
+    logged = [0]
+    while logged[-1] <= logged[0]:
+        await hooks.event(n=f"more, {time.time()}")
+        logged = [candidates.logged_at(event.cursor) for event in await hooks.log.after("", limit=1000) if event.type == "job.completed"]
+    hooks.clock.now = round(time.time() * 1000) + 1
+    counted = await count(hooks, endpoint, missing=True, types=["job.*"], until=iso(logged[0]))
+    assert counted.count == sum(at <= logged[0] for at in logged) < len(logged)
+
+
+async def test_a_count_ends_and_says_so(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "SCAN", 5)
+    monkeypatch.setattr(replays, "SCAN", 5)
+    monkeypatch.setattr(replays, "MAX_COUNTED", 10)
+    hooks, endpoint = await lost(redis, 30)
+    counted = await count(hooks, endpoint)
+    assert (counted.count, counted.complete) == (10, False)
+
+
+async def test_what_has_ended_or_may_not_be_served_meanwhile_is_not_stepped(redis: Redis) -> None:
+    hooks, endpoint = await lost(redis, 3)
+    first = (await begin(hooks, endpoint)).id
+    meanwhile(hooks, lambda: hooks.webhooks.replays.cancel(first))
+    await hooks.webhooks.replaying.step(first)
+    ended = await hooks.webhooks.replays.get(first)
+    assert (ended.status, ended.replayed) == ("cancelled", 0)
+    hooks = Hooks(redis, hooks.clock)
+    second = (await begin(hooks, endpoint)).id
+    meanwhile(hooks, lambda: redis.hset(hooks.keys.endpoint(endpoint), "status", "disabled"))
+    await hooks.webhooks.replaying.step(second)
+    assert (await hooks.webhooks.replays.get(second)).replayed == 0
+    assert set((await hooks.statuses()).values()) == {"exhausted"}
+
+
+async def test_what_somebody_else_has_sent_again_meanwhile_is_skipped(redis: Redis) -> None:
+    hooks, endpoint = await lost(redis, 3)
+    replay = (await begin(hooks, endpoint)).id
+    one = (await hooks.webhooks.deliveries.list()).items[0].id
+    meanwhile(hooks, lambda: hooks.webhooks.replay.one(one))
+    done = await work(hooks, replay)
+    assert (done.matched, done.replayed, done.skipped) == (3, 2, 1)
+    await consistent(hooks)
+    assert len(await settle(hooks, Verdict.DELIVERED)) == 3
+
+
+async def test_what_is_fanned_out_meanwhile_is_not_made_again(redis: Redis) -> None:
+    hooks = Hooks(redis)
+    endpoint = await hooks.endpoint()
+    event = await hooks.event()
+    hooks.clock.now = round(time.time() * 1000) + 1
+    replay = (await begin(hooks, endpoint, missing=True)).id
+    meanwhile(hooks, hooks.spread)
+    done = await work(hooks, replay)
+    assert (done.matched, done.replayed, done.skipped) == (1, 0, 1)
+    assert await redis.get(hooks.keys.refs(event)) == "1"
+    await consistent(hooks)
+
+
 async def test_nothing_is_done_twice_or_left_out_when_steps_are_repeated_or_race(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies after a step's script has done it; another one that is at the same step; a reply that is lost."""
     monkeypatch.setattr(candidates, "SCAN", 7)
@@ -215,6 +319,18 @@ async def test_no_faster_than_the_rate(redis: Redis) -> None:
     for start in times:
         assert sum(start <= at < start + 1000 for at in times) <= 12
     assert 2_500 < times[-1] < 3_500
+
+
+async def test_what_is_missing_keeps_the_rate_and_its_order(redis: Redis) -> None:
+    hooks, endpoint = await unwanted(redis, 5)
+    wanted = [event.id for event in await hooks.log.after("", limit=100)]
+    replay = (await begin(hooks, endpoint, missing=True, rate="10/1s")).id
+    sent = []
+    for number in range(1, 6):
+        assert (await work(hooks, replay)).replayed == number
+        sent += await settle(hooks, Verdict.DELIVERED)
+        hooks.clock.forward(98)
+    assert sent == wanted
 
 
 async def test_it_waits_while_much_is_due_and_while_the_endpoint_is_disabled(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

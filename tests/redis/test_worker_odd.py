@@ -103,6 +103,7 @@ async def test_jobs_of_one_batch_are_kept_as_each_asks(bench: Bench, redis: Redi
         ({"age": "yesterday", "limit": 1.5}, {"count": -1}),
         ({"age": 3600, "limit": "many"}, {"age": 3600}),
         ({"count": float("inf")}, {"count": -1}),
+        ({"count": 1e300, "age": 1e300}, {"count": -1}),
         ({"count": False}, {"count": -1}),
         ([], {"count": -1}),
     ],

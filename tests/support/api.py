@@ -143,4 +143,3 @@ async def serving(
     async with server, aiohttp.ClientSession() as session:
         api = Api(app=app, config=config, services=services, url=str(server.make_url("")).rstrip("/"), session=session, feed=live, webhooks=webhooks)
         yield api
-    await webhooks.close()

@@ -1,10 +1,11 @@
 """A job as it is read from its hash."""
 
+import msgpack
 import orjson
 import pytest
 
 from pipeline.errors import PermanentFailure
-from pipeline.jobs.attempt import read_job
+from pipeline.jobs.attempt import keep_of, read_job
 from pipeline.jobs.fetched import Fetched
 
 
@@ -32,3 +33,11 @@ def test_options_that_make_no_sense_do_so_each_time(opts: str) -> None:
     for _ in range(2):
         with pytest.raises(PermanentFailure, match="options"):
             read_job("q", fetched(opts))
+
+
+@pytest.mark.parametrize("length", [1, 300], ids=["usual", "long"])
+def test_what_is_kept_of_a_job_is_its_own_business_or_the_queues(length: int) -> None:
+    jobs = [
+        read_job("q", fetched(opts)) for opts in ("{}", '{"removeOnComplete":true}', '{"removeOnComplete":{"count":7,"note":"%s"}}' % ("x" * length))
+    ]
+    assert [keep and msgpack.unpackb(keep) for keep in map(keep_of, jobs)] == [None, {"count": 0}, {"count": 7}]

@@ -138,6 +138,43 @@ def test_what_is_refused(whole: bytes) -> None:
     assert "the answer is not HTTP, or its headers exceed the limits" in str(read(whole)[4])
 
 
+def _head(size: int) -> bytes:
+    """An answer whose head has so many bytes."""
+    lines = b"content-length: 0\r\n\r\n"
+    while size - len(OK) - len(lines) > 8_192:
+        lines = b"x: " + b"y" * 8_000 + b"\r\n" + lines
+    return OK + b"x: " + b"y" * (size - len(OK) - len(lines) - 5) + b"\r\n" + lines
+
+
+@pytest.mark.parametrize(
+    ("fits", "too_much"),
+    [
+        (OK + b"x: y\r\n" * 99 + b"content-length: 0\r\n\r\n", OK + b"x: y\r\n" * 100 + b"content-length: 0\r\n\r\n"),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 99 + OK + b"content-length: 0\r\n\r\n",
+         b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 100 + OK + b"content-length: 0\r\n\r\n"),
+        (_head(64 * 1024), _head(64 * 1024 + 1)),
+        (OK + b"x: " + b"y" * 8_187 + b"\r\ncontent-length: 0\r\n\r\n", OK + b"x: " + b"y" * 8_188 + b"\r\ncontent-length: 0\r\n\r\n"),
+        (CHUNKED + b"1;" + b"x" * 65_000 + b"\r\nx\r\n0\r\n\r\n", CHUNKED + b"1;" + b"x" * 65_600 + b"\r\nx\r\n0\r\n\r\n"),
+    ],
+    ids=["headers", "headers of interim answers", "head", "line", "around chunks"],
+)  # fmt: skip
+def test_the_bounds_are_those_that_are_documented(fits: bytes, too_much: bytes) -> None:
+    assert read(fits)[4] is None
+    assert "the answer is not HTTP, or its headers exceed the limits" in str(read(too_much)[4])
+
+
+def test_what_unpacks_to_nothing_is_cut_off_as_well() -> None:
+    answer = Answer()
+    answer.feed(OK + b"content-encoding: deflate\r\n\r\n\x78\x01")
+    fed = 0
+    # Deflate's empty blocks, of which there may be any number.
+    while not answer.feed(b"\x00\x00\x00\xff\xff" * 1_000):
+        fed += 5_000
+        assert fed <= 64 * 1024
+    assert answer.body == b""
+    assert not answer.reusable
+
+
 def test_a_header_that_comes_byte_by_byte_is_searched_once() -> None:
     answer = Answer()
     for at in range(60_000):

@@ -1,6 +1,7 @@
 """The schedule, its jitter, and what receivers may ask for."""
 
 import random
+import time
 
 import pytest
 
@@ -74,6 +75,18 @@ def test_jitter_is_only_upward_and_at_most_a_fifth() -> None:
 )
 def test_retry_after(value: str, ms: int | None) -> None:
     assert parse_retry_after(value, NOW) == ms
+
+
+def test_an_http_date_is_gmt_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        # "-0000" is a date without a zone to the parser.
+        for zone in ("GMT", "-0000", ""):
+            assert parse_retry_after(f"Thu, 01 Jan 2026 00:01:00 {zone}", NOW) == 60_000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_retry_after_is_never_early_and_holds_the_endpoint() -> None:

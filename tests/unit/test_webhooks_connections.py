@@ -17,6 +17,7 @@ from webhooks.phases import Phases
 from webhooks.pool import MAX_IDLE_PER_PLACE
 from webhooks.resolver import AddrInfo
 from webhooks.sender import Request, Sender
+from webhooks.target import Target
 
 
 @both_loops
@@ -32,10 +33,12 @@ def test_one_connection_serves_many_and_the_phases_say_so(run: Run) -> None:
         told = first.phases.document()
         assert told["tls"] is None
         assert all(isinstance(told[phase], float) for phase in ("dns", "connect", "firstByte", "total"))
+        assert told["firstByte"] > 0  # type: ignore[operator]
         assert told["total"] >= told["dns"] + told["connect"] + told["firstByte"]  # type: ignore[operator]
         again = second.phases.document()
         assert (again["dns"], again["connect"], again["tls"]) == (None, None, None)
         assert isinstance(again["firstByte"], float)
+        assert again["firstByte"] > 0
 
     run(scenario())
 
@@ -67,6 +70,50 @@ def test_a_connection_that_its_receiver_ended_is_replaced_within_the_attempt(run
 
 
 @both_loops
+def test_a_kept_connection_that_ends_within_an_answer_is_not_tried_again(run: Run) -> None:
+    """The request has arrived, for all that is known."""
+    answered = 0
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        answered += 1
+        writer.write(OK if answered == 1 else OK[:12])
+        if answered == 2:
+            await writer.drain()
+            raise ConnectionResetError
+
+    async def scenario() -> None:
+        async with Server(half) as server, Sender(GUARD) as sender:
+            await send(sender, server.url())
+            outcome = await send(sender, server.url())
+        assert (outcome.error, outcome.reused) == ("the receiver closed the connection without an answer", True)
+        assert len(server.requests) == 2
+
+    run(scenario())
+
+
+@both_loops
+def test_the_connection_used_last_is_used_next_and_only_for_the_same_place(run: Run) -> None:
+    async def scenario() -> None:
+        together = asyncio.Barrier(2)
+
+        async def both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(server.requests) < 3:
+                await together.wait()
+            writer.write(OK)
+
+        async with Server(both) as server, Sender(GUARD) as sender:
+            await asyncio.gather(*(send(sender, server.url()) for _ in range(2)))
+            idle = list(sender._pool._order)
+            assert (await send(sender, server.url())).reused
+            assert list(sender._pool._order) == idle, "the other one may end for being unused"
+
+    run(scenario())
+    plain, tls = (Target.of(GUARD.parse_url(f"{scheme}://127.0.0.1:443/")) for scheme in ("http", "https"))
+    assert plain.place != tls.place
+
+
+@both_loops
 def test_a_new_connection_that_ends_unanswered_is_not_tried_again(run: Run) -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise ConnectionResetError
@@ -94,7 +141,9 @@ def test_what_nobody_asked_for_is_no_answer_to_the_next(run: Run) -> None:
             first = await send(sender, server.url())
             assert len(sender._pool) == 1
             let_go.set()
-            await server.closed.wait()
+            # Long before it would be closed because nobody uses it.
+            async with asyncio.timeout(pool.IDLE_SECONDS / 2):
+                await server.closed.wait()
             assert len(sender._pool) == 0
             second = await send(sender, server.url())
         assert (first.status, second.status, second.reused) == (200, 200, False)

@@ -154,3 +154,42 @@ async def test_an_address_that_passed_the_resolver_is_judged_again_at_the_socket
         outcome = await sender.send(request("http://rebinding.test/"), 0)
     assert recorder.dialled == []
     assert "is refused" in str(outcome.error)
+
+
+LAST = "ffff:ffff:ffff:ffff:ffff:ffff"
+
+
+@pytest.mark.parametrize(
+    ("before", "first", "last", "after"),
+    [
+        (None, "0.0.0.0", "0.255.255.255", "1.0.0.0"),
+        ("9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"),
+        ("100.63.255.255", "100.64.0.0", "100.127.255.255", "100.128.0.0"),
+        ("126.255.255.255", "127.0.0.0", "127.255.255.255", "128.0.0.0"),
+        ("168.63.129.15", "168.63.129.16", "168.63.129.16", "168.63.129.17"),
+        ("169.253.255.255", "169.254.0.0", "169.254.255.255", "169.255.0.0"),
+        ("172.15.255.255", "172.16.0.0", "172.31.255.255", "172.32.0.0"),
+        ("191.255.255.255", "192.0.0.0", "192.0.0.255", "192.0.1.0"),
+        ("192.0.1.255", "192.0.2.0", "192.0.2.255", "192.0.3.0"),
+        ("192.88.98.255", "192.88.99.0", "192.88.99.255", "192.88.100.0"),
+        ("192.167.255.255", "192.168.0.0", "192.168.255.255", "192.169.0.0"),
+        ("198.17.255.255", "198.18.0.0", "198.19.255.255", "198.20.0.0"),
+        ("198.51.99.255", "198.51.100.0", "198.51.100.255", "198.51.101.0"),
+        ("203.0.112.255", "203.0.113.0", "203.0.113.255", "203.0.114.0"),
+        ("223.255.255.255", "224.0.0.0", "255.255.255.255", None),
+        (None, "::", f"1fff:ffff:{LAST}", "2000::"),
+        (f"2000:ffff:{LAST}", "2001::", f"2001:1ff:{LAST}", "2001:200::"),
+        (f"2001:db7:{LAST}", "2001:db8::", f"2001:db8:{LAST}", "2001:db9::"),
+        (f"2001:ffff:{LAST}", "2002::", f"2002:ffff:{LAST}", "2003::"),
+        (f"3ffe:ffff:{LAST}", "3fff::", f"3fff:fff:{LAST}", "3fff:1000::"),
+        (f"3fff:ffff:{LAST}", "4000::", f"ffff:ffff:{LAST}", None),
+    ],
+)
+def test_each_network_is_refused_from_its_first_address_to_its_last(before: str | None, first: str, last: str, after: str | None) -> None:
+    guard = Guard()
+    for refused in (first, last):
+        assert guard.refusal(refused), refused
+        if "." in refused:
+            assert guard.refusal(f"::ffff:{refused}"), refused
+    for allowed in (before, after):
+        assert allowed is None or guard.refusal(allowed) is None, allowed

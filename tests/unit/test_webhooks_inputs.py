@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from webhooks.errors import InvalidInput
-from webhooks.inputs import Declared, EndpointChanges, NewEndpoint, parse
+from webhooks.inputs import Declared, EndpointChanges, NewEndpoint, NewReplay, parse
 from webhooks.signing import generate_secret
 from webhooks.units import parse_rate
 
@@ -55,7 +55,14 @@ def test_the_least_and_the_most() -> None:
         ({"filter": "event.data.score < 50"}, "filter", "this service has no filters"),
         ({"filter": ""}, "filter", "at least 1 character"),
         ({"filter": "true" + " " * 1_000}, "filter", "at most 1000 characters"),
+        ({"headers": []}, "headers", "must be an object"),
         ({"headers": {"x": "a\r\nb: c"}}, "headers", "printable"),
+        ({"headers": {"x": "a\nb: c"}}, "headers", "printable"),
+        ({"headers": {"x": "a\rb: c"}}, "headers", "printable"),
+        ({"headers": {"x": "ü"}}, "headers", "printable"),
+        ({"headers": {"x": "a" * 4097}}, "headers", "at most 4096"),
+        ({"headers": {"x" * 65: "a"}}, "headers", "at most 64"),
+        ({"asymmetric": "yes"}, "asymmetric", "must be true or false"),
         ({"headers": {"x y": "a"}}, "headers", "name"),
         ({"headers": {"X": "a", "x": "b"}}, "headers", "case"),
         ({"headers": {"x": "(hidden)"}}, "headers", "real one"),
@@ -75,7 +82,19 @@ def test_what_is_wrong_is_told_with_its_place_and_never_quoted(wrong: dict[str, 
 @pytest.mark.parametrize(
     "name",
     [
-        *("Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade"),
+        *(
+            "Date",
+            "Trailers",
+            "Content-Type",
+            "Content-Length",
+            "Content-Encoding",
+            "Transfer-Encoding",
+            "Connection",
+            "Keep-Alive",
+            "TE",
+            "Trailer",
+            "Upgrade",
+        ),
         *("Proxy-Authorization", "Proxy-Connection", "Expect", "HTTP2-Settings", "Via", "Forwarded", "X-Forwarded-For", "Host", "User-Agent"),
         *(
             "Webhook-Signature",
@@ -98,6 +117,14 @@ def test_headers_of_the_connection_and_the_sender_are_reserved(name: str) -> Non
 def test_headers_that_say_who_asks_are_not_reserved() -> None:
     names = ("authorization", "x-api-key", "x-hook", "accept", "idempotency-key", "cf-access-client-secret")
     assert parse(NewEndpoint, URL | {"headers": dict.fromkeys(names, "x")}).headers.keys() == set(names)
+    assert len(parse(NewEndpoint, URL | {"headers": {f"x{n}": "a" * 4096 for n in range(20)}}).headers) == 20
+
+
+@pytest.mark.parametrize("given", [5, None, True, [], "2026", "yesterday", "20260131"])
+def test_a_time_is_a_text_with_a_zone(given: object) -> None:
+    with pytest.raises(InvalidInput, match=r"since: .* (is not a time; write one like|has no zone)"):
+        parse(NewReplay, {"since": given})
+    assert parse(NewReplay, {"since": "2026-01-31T10:00:00+01:00", "until": None}).since == 1_769_850_000_000
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -12,8 +12,11 @@ import pytest
 from aiohttp import web
 
 from tests.support.receiver import Answer, raw_server, receiving
+from webhooks import dialer
+from webhooks.dialer import Dialer
 from webhooks.guard import Guard
 from webhooks.receiver import verify
+from webhooks.resolver import AddrInfo
 from webhooks.sender import KEPT, MAX_ANSWER, Outcome, Request, Sender, traceparent
 from webhooks.signing import generate_secret, key_of
 from webhooks.target import Target
@@ -203,6 +206,29 @@ async def test_tls_that_is_none() -> None:
         outcome = await send(receiver.url.replace("http:", "https:") + "?token=s3cret")
     assert str(outcome.error).startswith("TLS failed with 127.0.0.1")
     assert "s3cret" not in str(outcome)
+
+
+class SilentNames:
+    """A resolver that never answers."""
+
+    async def resolve(self, host: str, port: int) -> list[AddrInfo]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("timeout", "connect", "said"), [(5.0, 0.05, "no connection within 0.05 s"), (0.05, 5.0, "no answer within 0.05 s")])
+async def test_connecting_has_a_time_of_its_own_within_the_attempts(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, connect: float, said: str
+) -> None:
+    monkeypatch.setattr(dialer, "CONNECT_SECONDS", connect)
+    async with Sender(LOOPBACK, dialer=Dialer(LOOPBACK, resolver=SilentNames())) as sender:
+        outcome = await sender.send(request("http://silent.test/", timeout=timeout), NOW)
+    assert outcome.error == said
+    assert outcome.phases
+    assert outcome.phases.dns
+    assert outcome.phases.connect is None
 
 
 async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ def test_a_percentile_is_the_bound_above_the_true_one(share: float) -> None:
 def test_percentiles_of_nothing_of_one_and_of_what_took_too_long() -> None:
     assert percentile({}, 0.5) is None
     assert percentile({3: 1}, 0.5) == percentile({3: 1}, 0.99) == BOUNDS_MS[3]
+    assert percentile({0: 1, 5: 1}, 0.5) == BOUNDS_MS[0], "half of them took no longer"
     assert percentile({len(BOUNDS_MS): 2}, 0.5) == BOUNDS_MS[-1]
 
 

@@ -3,11 +3,10 @@
 from typing import Literal
 
 from aiohttp import web
-from pydantic import AwareDatetime
 
 from pipeline.api.fields import Query, Shape
 from pipeline.api.requests import answer_json, json_response, once, read_query
-from pipeline.api.webhooks.translation import DELIVERIES, Limit, ms_of, route, webhooks_of
+from pipeline.api.webhooks.translation import DELIVERIES, Limit, Time, route, webhooks_of
 from pipeline.store.idempotency import Answer
 
 DeliveryState = Literal["pending", "delivered", "exhausted", "skipped"]
@@ -21,7 +20,7 @@ class DeliveryShown(Shape):
     run_id: str | None
     status: DeliveryState
     reason: str | None
-    """Why it was skipped."""
+    """Why it was skipped, or exhausted before its schedule's end."""
     attempt_count: int
     last_status: int | None
     """HTTP status of the last attempt."""
@@ -76,9 +75,9 @@ class DeliveryQuery(Query):
     endpoint: str | None = None
     type: str | None = None
     """A type, or a pattern such as `job.*`."""
-    since: AwareDatetime | None = None
+    since: Time | None = None
     """Created at or after this time (ISO-8601 with a zone)."""
-    until: AwareDatetime | None = None
+    until: Time | None = None
     """Created at or before this time."""
     event: str | None = None
     run: str | None = None
@@ -94,8 +93,8 @@ async def list_deliveries(request: web.Request) -> web.StreamResponse:
         status=query.status,
         endpoint=query.endpoint,
         type=query.type,
-        since=ms_of(query.since),
-        until=ms_of(query.until),
+        since=query.since,
+        until=query.until,
         event=query.event,
         run=query.run,
         code=query.last_status,

@@ -77,7 +77,7 @@ class FormerPublicKey(Shape):
 
 
 class EndpointHealth(Shape):
-    """How it does; all of it begins anew when the endpoint is changed."""
+    """How it does; all of it begins anew with another URL, and when the endpoint is paused or enabled."""
 
     state: Literal["closed", "open", "half-open"]
     """Of its circuit breaker: `open` sends nothing before `openUntil`, `half-open` one attempt at a time."""

@@ -11,23 +11,8 @@ from webhooks.keys import Keys
 from webhooks.listing import Listing
 from webhooks.model import Attempt, Delivery, Page
 from webhooks.scripts import Script, Store
-from webhooks.sender import Outcome
 
 SWEEP = 200
-
-
-def attempt_record(outcome: Outcome, now: int) -> dict[str, Any]:
-    """An attempt as it is stored; its number is its place."""
-    return {
-        "at": now,
-        "duration": outcome.duration,
-        "status": outcome.status,
-        "error": outcome.error,
-        "response": outcome.response,
-        "address": outcome.address,
-        "phases": outcome.phases.document() if outcome.phases else None,
-        "reused": outcome.reused,
-    }
 
 
 class Deliveries:
