@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Clock, Hooks
+from tests.support.mailboxes import claim, filled
 from webhooks import Conflict, Declared, InvalidInput, MissingKey, NotFound, ReadOnly, RefusedAddress
 from webhooks.requests import Requests
 from webhooks.service import RETENTION_MS
@@ -370,3 +371,11 @@ async def test_deletions_are_forgotten_without_anybody_missing_one(redis: Redis)
     await hooks.webhooks.deliveries.sweep()
     await endpoints.delete(kept)
     assert recorded not in await redis.zrange(hooks.keys.changes, 0, -1)
+
+
+async def test_a_former_secret_ceases_to_sign_though_its_endpoint_is_not_read_again(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 1)
+    await hooks.webhooks.endpoints.rotate_secret(endpoint, {"overlap": "1h"})
+    (one,) = await claim(hooks)
+    present, requests = await hooks.webhooks.endpoints.get(endpoint), Requests(hooks.webhooks.endpoints)
+    assert [len(requests.of(one, present, hooks.clock.now + ms).keys) for ms in (0, 3_599_999, 3_600_000)] == [2, 2, 1]
