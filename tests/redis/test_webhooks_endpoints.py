@@ -36,7 +36,7 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
         "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled",
         "statusSince": "2026-01-01T00:00:00.000Z", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
-        "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
+        "asymmetric": False, "publicKey": None, "formerPublicKeys": [], "formerSecrets": [],
         "health": {"state": "closed", "failures": 0, "failingSince": None, "lastSuccessAt": None, "openUntil": None, "heldUntil": None},
         "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
@@ -168,14 +168,17 @@ async def test_a_key_pair_is_made_when_first_asked_for_and_rotates_with_the_secr
     assert made.document()["publicKey"] == public, "it was kept"
     assert [type(key).__name__ for _, key in endpoints.keyring.keys(made, T0)] == ["bytes", "Ed25519PrivateKey"]
     rotated, _ = await endpoints.rotate_secret(made.id, {"overlap": "1h"})
-    shown = rotated.document()
+    shown = rotated.document(T0)
     assert shown["publicKey"] not in (public, None)
     assert shown["formerPublicKeys"] == [{"publicKey": public, "until": "2026-01-01T01:00:00.000Z"}]
+    assert shown["formerSecrets"] == [{"until": "2026-01-01T01:00:00.000Z"}]
     assert len(endpoints.keyring.keys(rotated, T0)) == 4
     assert len(endpoints.keyring.keys(rotated, T0 + HOUR)) == 2
     assert "whsk_" not in await everything(redis) + repr(rotated)
     clock.forward(HOUR)
-    assert (await endpoints.patch(made.id, {"description": "d"})).document()["formerPublicKeys"] == []
+    for later in (rotated, await endpoints.patch(made.id, {"description": "d"})):
+        shown = later.document(clock.now)
+        assert (shown["formerPublicKeys"], shown["formerSecrets"]) == ([], [])
 
 
 async def test_no_overlap_of_a_key_pair_is_cut_short_either(redis: Redis) -> None:
@@ -196,7 +199,7 @@ async def test_a_declared_endpoint_keeps_its_key_pair(redis: Redis) -> None:
     await hooks.webhooks.declare([declared(asymmetric=True)])
     assert await redis.get(hooks.keys.version) == version
     await hooks.webhooks.declare([declared(asymmetric=True, secret=generate_secret())])
-    shown = (await hooks.webhooks.endpoints.get("analysis")).document()
+    shown = (await hooks.webhooks.endpoints.get("analysis")).document(T0)
     assert [former["publicKey"] for former in shown["formerPublicKeys"]] == [first]
 
 
