@@ -151,7 +151,9 @@ class Client:
         return await self._object("GET", "/api/events", query={"after": after, "types": ",".join(types) or None, "limit": limit})
 
     async def publish(self, events: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> list[str]:
-        body = [dict(event) for event in events]
+        each = [dict(event) for event in events]
+        # Of a single one, errors name no place in a list.
+        body = each[0] if len(each) == 1 else each
         return list((await self._object("POST", "/api/events", body=body, idempotency_key=idempotency_key))["ids"])
 
     async def event_types(self) -> list[dict[str, Any]]:

@@ -111,6 +111,7 @@ class Endpoint:
 
     def document(self, now: int | None = None) -> dict[str, Any]:
         """As the API shows it at a time (ms; None: now); never with a secret."""
+        now = time.time_ns() // 1_000_000 if now is None else now
         pairs = self.pairs if self.asymmetric else ()
         return {
             "id": self.id,
@@ -129,9 +130,10 @@ class Endpoint:
             "payload": self.payload.value,
             "asymmetric": self.asymmetric,
             "publicKey": pairs[0].public if pairs else None,
-            "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until is not None],
+            "formerPublicKeys": [{"publicKey": pair.public, "until": iso(pair.until)} for pair in pairs if pair.until and pair.until > now],
+            "formerSecrets": [{"until": iso(secret.until)} for secret in self.secrets if secret.until and secret.until > now],
             "headers": dict.fromkeys(self.header_names, HIDDEN),
-            "health": self.health.document(time.time_ns() // 1_000_000 if now is None else now),
+            "health": self.health.document(now),
             "source": self.source,
             "createdAt": iso(self.created),
         }

@@ -59,11 +59,16 @@ def state(name: str) -> Text:
     return Text(name, style=_COLOURS.get(name, ""))
 
 
-def listing(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Rows under the columns' names; in a terminal that is too narrow for them, a paragraph for each: what is cut off cannot be copied."""
+def listing(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], none: str = "none") -> None:
+    """Rows under the columns' names; in a terminal that is too narrow for them, a paragraph for each: what is cut off cannot be copied.
+
+    `none`: what is said, on standard error, if there are no rows.
+    """
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    if not table.row_count:
+        err.print(f"[dim]{none}[/]")
     if not out.is_terminal or out.measure(table, options=out.options.update(width=WIDEST)).maximum <= out.width:
         out.print(table)
         return

@@ -29,9 +29,8 @@ def list_types(
     """All event types that an endpoint can name: Hookline's, then your team's."""
     found = talk(address(url, config), token, lambda client: client.event_types())
     shown = [one for one in found if not own or one["source"] == "registered"]
-    listing(("type", "from", "registered", "what"), ((one["type"], one["source"], one["updatedAt"] or "", one["description"]) for one in shown))
-    if own and not shown:
-        out.print("none is registered; see hookline events register --help")
+    rows = ((one["type"], one["source"], one["updatedAt"] or "", one["description"]) for one in shown)
+    listing(("type", "from", "registered", "what"), rows, none="none is registered; see hookline events register --help")
 
 
 @events.command("show")

@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.hooks import T0, Clock, Hooks
+from tests.support.mailboxes import claim, filled
 from webhooks import Conflict, Declared, InvalidInput, MissingKey, NotFound, ReadOnly, RefusedAddress
 from webhooks.requests import Requests
 from webhooks.service import RETENTION_MS
@@ -35,7 +36,7 @@ async def test_created_shown_listed_changed_deleted(redis: Redis) -> None:
         "id": made.id, "url": "http://127.0.0.1:1/?key=s3cret", "types": ["job.*"], "status": "enabled",
         "statusSince": "2026-01-01T00:00:00.000Z", "reason": None, "description": "",
         "schedule": None, "timeout": "15s", "concurrency": 10, "rate": None, "ordering": None, "filter": None, "payload": "full",
-        "asymmetric": False, "publicKey": None, "formerPublicKeys": [],
+        "asymmetric": False, "publicKey": None, "formerPublicKeys": [], "formerSecrets": [],
         "health": {"state": "closed", "failures": 0, "failingSince": None, "lastSuccessAt": None, "openUntil": None, "heldUntil": None},
         "headers": {"x-key": "(hidden)"}, "source": "api", "createdAt": "2026-01-01T00:00:00.000Z",
     }  # fmt: skip
@@ -167,14 +168,17 @@ async def test_a_key_pair_is_made_when_first_asked_for_and_rotates_with_the_secr
     assert made.document()["publicKey"] == public, "it was kept"
     assert [type(key).__name__ for _, key in endpoints.keyring.keys(made, T0)] == ["bytes", "Ed25519PrivateKey"]
     rotated, _ = await endpoints.rotate_secret(made.id, {"overlap": "1h"})
-    shown = rotated.document()
+    shown = rotated.document(T0)
     assert shown["publicKey"] not in (public, None)
     assert shown["formerPublicKeys"] == [{"publicKey": public, "until": "2026-01-01T01:00:00.000Z"}]
+    assert shown["formerSecrets"] == [{"until": "2026-01-01T01:00:00.000Z"}]
     assert len(endpoints.keyring.keys(rotated, T0)) == 4
     assert len(endpoints.keyring.keys(rotated, T0 + HOUR)) == 2
     assert "whsk_" not in await everything(redis) + repr(rotated)
     clock.forward(HOUR)
-    assert (await endpoints.patch(made.id, {"description": "d"})).document()["formerPublicKeys"] == []
+    for later in (rotated, await endpoints.patch(made.id, {"description": "d"})):
+        shown = later.document(clock.now)
+        assert (shown["formerPublicKeys"], shown["formerSecrets"]) == ([], [])
 
 
 async def test_no_overlap_of_a_key_pair_is_cut_short_either(redis: Redis) -> None:
@@ -195,7 +199,7 @@ async def test_a_declared_endpoint_keeps_its_key_pair(redis: Redis) -> None:
     await hooks.webhooks.declare([declared(asymmetric=True)])
     assert await redis.get(hooks.keys.version) == version
     await hooks.webhooks.declare([declared(asymmetric=True, secret=generate_secret())])
-    shown = (await hooks.webhooks.endpoints.get("analysis")).document()
+    shown = (await hooks.webhooks.endpoints.get("analysis")).document(T0)
     assert [former["publicKey"] for former in shown["formerPublicKeys"]] == [first]
 
 
@@ -370,3 +374,11 @@ async def test_deletions_are_forgotten_without_anybody_missing_one(redis: Redis)
     await hooks.webhooks.deliveries.sweep()
     await endpoints.delete(kept)
     assert recorded not in await redis.zrange(hooks.keys.changes, 0, -1)
+
+
+async def test_a_former_secret_ceases_to_sign_though_its_endpoint_is_not_read_again(redis: Redis) -> None:
+    hooks, endpoint = await filled(redis, 1)
+    await hooks.webhooks.endpoints.rotate_secret(endpoint, {"overlap": "1h"})
+    (one,) = await claim(hooks)
+    present, requests = await hooks.webhooks.endpoints.get(endpoint), Requests(hooks.webhooks.endpoints)
+    assert [len(requests.of(one, present, hooks.clock.now + ms).keys) for ms in (0, 3_599_999, 3_600_000)] == [2, 2, 1]

@@ -30,3 +30,9 @@ def test_colours_are_shown_all_the_same(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(console.out, "no_color", False)
     console.out.print(console.state("failed"), "[bold]x[/]")
     assert capsys.readouterr().out == "\x1b[31mfailed\x1b[0m \x1b[1mx\x1b[0m\n"
+
+
+def test_an_empty_listing_says_so_beside_what_programs_read(capsys: pytest.CaptureFixture[str]) -> None:
+    console.listing(("run", "status"), [])
+    said = capsys.readouterr()
+    assert (said.out.split(), said.err) == (["run", "status"], "none\n")

@@ -76,6 +76,11 @@ class FormerPublicKey(Shape):
     """When it ceases to sign."""
 
 
+class FormerSecret(Shape):
+    until: str
+    """When it ceases to sign."""
+
+
 class EndpointHealth(Shape):
     """How it does; all of it begins anew with another URL, and when the endpoint is paused or enabled."""
 
@@ -112,6 +117,8 @@ class EndpointShown(Shape):
     public_key: str | None
     """`whpk_…`, which verifies `v1a`; null unless `asymmetric`."""
     former_public_keys: list[FormerPublicKey]
+    former_secrets: list[FormerSecret]
+    """Those that sign beside the present one."""
     headers: dict[str, str]
     """Names only; the values are hidden."""
     health: EndpointHealth
