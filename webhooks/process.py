@@ -47,5 +47,5 @@ def over(name: str, me: str) -> bool:
 
 
 def _fields(pid: int) -> list[str]:
-    # The program's name may have spaces and parentheses.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    # The program's name may have spaces and parentheses, and need not be text: of a long one the kernel keeps 15 bytes.
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()

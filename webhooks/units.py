@@ -65,4 +65,7 @@ def ms(text: object) -> int:
         raise ValueError(f"{text!r} is not a time; write one like 2026-01-31T09:00:00Z") from None
     if time.tzinfo is None:
         raise ValueError(f"{text!r} has no zone; add Z or an offset")
-    return round(time.timestamp() * 1000)
+    try:
+        return round(time.astimezone(UTC).timestamp() * 1000)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999 of UTC") from None

@@ -86,8 +86,13 @@ def keep_of(job: Job) -> bytes | None:
     """Its `removeOnComplete` as BullMQ's scripts want it, packed; None where that is left to the queue."""
     if "removeOnComplete" not in job.opts:
         return None
-    option = orjson.dumps(job.opts["removeOnComplete"])
-    return _keep(option) if len(option) < 200 else _keep.__wrapped__(option)
+    option = job.opts["removeOnComplete"]
+    try:
+        text = orjson.dumps(option)
+    except TypeError:
+        # Nested deeper than can be written, which no bound is.
+        return pack(keep_jobs(option))
+    return _keep(text) if len(text) < 200 else _keep.__wrapped__(text)
 
 
 @lru_cache(maxsize=256)

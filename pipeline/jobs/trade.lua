@@ -94,7 +94,8 @@ end
 -- kept. A member too long for a list makes a tree of it, for good; whoever looks never sees it.
 local function keep_ended()
   if call('OBJECT', 'ENCODING', completed) == 'skiplist' then return call('ZADD', completed, unpack(scores)) end
-  local long = string.rep('-', 65)
+  -- No job's id: BullMQ takes none with so many colons.
+  local long = string.rep(':', 65)
   call('ZADD', completed, now, long, unpack(scores))
   call('ZREM', completed, long)
 end

@@ -39,8 +39,8 @@ class Side:
         self.active: list[Fetched] = []
         self.desk = Desk(self.keys, settings, log_key=self.log, lock_ms=LOCK_MS, worker="w")
 
-    async def add(self, number: int, opts: dict[str, Any]) -> None:
-        keys, args = calls.add_standard(self.keys, name="do", data={"n": number}, opts=opts, now=self.now)
+    async def add(self, number: int, opts: dict[str, Any], *, id: str = "") -> None:
+        keys, args = calls.add_standard(self.keys, name="do", data={"n": number}, opts=opts, job_id=id, now=self.now)
         if opts.get("priority"):
             names = ("marker", "meta", "id", "prioritized", "delayed", "completed", "active", "events", "pc")
             await Script(stock("addPrioritizedJob"))(self.redis, self.keys.keys(*names), args)
@@ -271,6 +271,18 @@ async def test_a_store_that_dies_at_any_byte_of_an_exchange_has_each_end_with_it
         outcomes.add((completed, active))
         shutil.rmtree(folder)
     assert outcomes == {(0, jobs), (jobs, jobs)}
+
+
+@pytest.mark.parametrize("listed", [64, 128], ids=["as the store is", "longer members in a list"])
+async def test_no_jobs_id_is_that_which_makes_a_tree(redis: Redis, listed: int) -> None:
+    side, odd = Side(redis, "side", Queue()), ["-" * 65, "." * 65, "_" * 65]
+    await redis.config_set("zset-max-listpack-value", listed)
+    for id in odd:
+        await side.add(0, {}, id=id)
+    await side.trade(0, 3, "t")
+    await side.trade(3, 0, "t")
+    await redis.config_set("zset-max-listpack-value", 64)
+    assert sorted(await redis.zrange(side.keys.key("completed"), 0, -1)) == sorted(odd)
 
 
 async def test_ended_jobs_that_are_kept_are_a_tree_in_the_store(redis: Redis) -> None:

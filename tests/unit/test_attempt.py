@@ -41,3 +41,9 @@ def test_what_is_kept_of_a_job_is_its_own_business_or_the_queues(length: int) ->
         read_job("q", fetched(opts)) for opts in ("{}", '{"removeOnComplete":true}', '{"removeOnComplete":{"count":7,"note":"%s"}}' % ("x" * length))
     ]
     assert [keep and msgpack.unpackb(keep) for keep in map(keep_of, jobs)] == [None, {"count": 0}, {"count": 7}]
+
+
+def test_an_option_that_is_nested_too_deep_to_be_written_bounds_nothing() -> None:
+    deep = "[" * 300 + "]" * 300
+    jobs = [read_job("q", fetched(opts)) for opts in (f'{{"removeOnComplete":{deep}}}', f'{{"removeOnComplete":{{"count":7,"note":{deep}}}}}')]
+    assert [msgpack.unpackb(keep_of(job) or b"") for job in jobs] == [{"count": -1}, {"count": 7}]

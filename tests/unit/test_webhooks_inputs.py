@@ -127,6 +127,13 @@ def test_a_time_is_a_text_with_a_zone(given: object) -> None:
     assert parse(NewReplay, {"since": "2026-01-31T10:00:00+01:00", "until": None}).since == 1_769_850_000_000
 
 
+@pytest.mark.parametrize("given", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_cannot_write_is_none(given: str) -> None:
+    # It would be shown, and kept, in UTC.
+    with pytest.raises(InvalidInput, match=r"since: .* lies outside the years 1 to 9999 of UTC"):
+        parse(NewReplay, {"since": given})
+
+
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
         parse(NewEndpoint, {"types": ["a..b"], "timeout": "1h", "filter": "x"})

@@ -67,6 +67,20 @@ def test_a_pid_that_was_given_again_is_another_process() -> None:
     assert over(f"{place}-{pid}-{int(started) - 1}", here())
 
 
+def test_a_programs_name_need_not_be_text() -> None:
+    cut = f"import ctypes; ctypes.CDLL(None).prctl(15, 'Bestätigungenär'.encode()[:15]); {NAMED}"
+    with subprocess.Popen([sys.executable, "-c", cut], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        assert process.stdout
+        name = process.stdout.readline().strip()
+        with pytest.raises(UnicodeDecodeError):
+            Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
+        place, pid, started = name.split("-")
+        assert (place, pid) == (here().split("-")[0], str(process.pid))
+        assert not over(name, here())
+        assert over(f"{place}-{pid}-{int(started) - 1}", here())
+        process.kill()
+
+
 def test_of_another_place_nothing_is_known() -> None:
     _, pid, started = here().split("-")
     name = f"{'0' * 16}-{pid}-{int(started) - 1}"
