@@ -35,7 +35,7 @@ async def test_who_wants_it_gets_it_once(redis: Redis) -> None:
         await hooks.webhooks.deliveries.body(completed)
         == b'{"type":"job.completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"n":1,"runId":"run_1"}}'
     )
-    assert set(await redis.zrange(hooks.keys.mailbox(progress), 0, -1)) == {delivery_id(moved, progress) + moved}
+    assert set(await redis.zrange(hooks.keys.mailbox(progress), 0, -1)) == {moved + delivery_id(moved, progress)}
     assert await redis.zcard(hooks.keys.mailbox(everything)) == 2
     assert (await redis.xpending("t:log", "webhooks"))["pending"] == 0
     await again(hooks)

@@ -37,7 +37,7 @@ async def consistent(hooks: Hooks) -> None:
     """Each pending delivery is in exactly one place, and each other one in none; of each line one has its turn."""
     turns: Counter[tuple[str, str]] = Counter()
     for delivery in (await hooks.webhooks.deliveries.list(limit=1000)).items:
-        untried = await hooks.redis.zscore(hooks.keys.mailbox(delivery.endpoint), delivery.id + delivery.event)
+        untried = await hooks.redis.zscore(hooks.keys.mailbox(delivery.endpoint), delivery.event + delivery.id)
         assert untried is None or (delivery.attempts, delivery.line) == (0, None), delivery
         places = [untried]
         for key in (hooks.keys.mailbox, hooks.keys.retries, hooks.keys.leases):
