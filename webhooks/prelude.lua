@@ -125,7 +125,7 @@ local ID_LENGTH = 28 -- of model.delivery_id
 
 local function untried(delivery, event) return event .. delivery end
 
--- The delivery, and its event or ''. One that begins with the delivery is an id alone, or of 2026-11-26 before 22:36: the event came second.
+-- The delivery, and its event or ''. One that begins with the delivery is an id alone, or an earlier version's, where the event came second.
 local function of_member(member)
   if string.sub(member, 1, 4) == 'dlv_' then return string.sub(member, 1, ID_LENGTH), string.sub(member, ID_LENGTH + 1) end
   return string.sub(member, -ID_LENGTH), string.sub(member, 1, -ID_LENGTH - 1)
