@@ -183,7 +183,7 @@ def _frozen(value: Any) -> Any:
     return ("truth", value) if isinstance(value, bool) else value
 
 
-_Bounded: Any = extend(  # type: ignore[no-untyped-call]
+_Bounded: Any = extend(  # type: ignore[no-untyped-call]  # jsonschema leaves it without types
     Draft202012Validator,
     {
         name: _counted(name, keyword)

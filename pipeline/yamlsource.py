@@ -110,7 +110,7 @@ def parse(text: str, file: str = "config.yaml") -> Source:
 class _Loader(yaml.SafeLoader):
     """PyYAML's reader with the scalars of YAML 1.2's core schema: `on`, `no` and `22:30` are text."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  PyYAML's own attribute
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  PyYAML's own attribute, which it reads from the class
 
 
 for _tag, _pattern, _first in (

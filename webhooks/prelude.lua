@@ -125,11 +125,8 @@ local ID_LENGTH = 28 -- of model.delivery_id
 
 local function untried(delivery, event) return event .. delivery end
 
--- The delivery, and its event or ''. One that begins with the delivery is an id alone, or an earlier version's, where the event came second.
-local function of_member(member)
-  if string.sub(member, 1, 4) == 'dlv_' then return string.sub(member, 1, ID_LENGTH), string.sub(member, ID_LENGTH + 1) end
-  return string.sub(member, -ID_LENGTH), string.sub(member, 1, -ID_LENGTH - 1)
-end
+-- The delivery, and its event or ''.
+local function of_member(member) return string.sub(member, -ID_LENGTH), string.sub(member, 1, -ID_LENGTH - 1) end
 
 -- Of those with one ordering key, one is in the mailbox, the retries or the leases, and the others wait in a line, by their place in the log.
 
@@ -160,7 +157,6 @@ local function skip(delivery, endpoint, from, reason, now)
   local d = call('HMGET', key('delivery', delivery), 'created', 'line', 'event')
   if not d[1] then return end
   drop(key('mailbox', endpoint), untried(delivery, d[3]))
-  drop(key('mailbox', endpoint), delivery .. d[3])
   call('HSET', key('delivery', delivery), 'status', 'skipped', 'reason', reason, 'finished', now)
   note(delivery, endpoint, d[1], from, 'skipped', now)
   if d[2] then leave(endpoint, delivery, d[2]) end

@@ -33,7 +33,7 @@ _TYPES = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "v
 """phonenumbers' own: a number is valid if it is of one of them."""
 
 
-class TelephoneRecogniser(LocalRecognizer):  # type: ignore[misc]
+class TelephoneRecogniser(LocalRecognizer):  # type: ignore[misc]  # Presidio's classes have no types
     """One pass over the text, where Presidio's own makes one for each country."""
 
     def __init__(self, **options: Any) -> None:

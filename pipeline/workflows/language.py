@@ -8,7 +8,7 @@ _absent = _CLI not in sys.modules
 if _absent:
     sys.modules[_CLI] = ModuleType(_CLI)
 
-import cel  # noqa: E402
+import cel  # noqa: E402  what stands in for its command line must be there first
 
 if _absent:
     del sys.modules[_CLI]

@@ -167,5 +167,5 @@ async def test_what_was_lost_is_explained_and_sent_again(tmp_path: Path) -> None
 
 async def _until(client: Client, count: int, *, status: str) -> None:
     async with asyncio.timeout(20):
-        while len([one async for one in client.deliveries(status=status)]) < count:  # noqa: ASYNC110
+        while len([one async for one in client.deliveries(status=status)]) < count:  # noqa: ASYNC110  from outside there is nothing else to wait for
             await asyncio.sleep(0.05)

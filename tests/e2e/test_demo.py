@@ -63,7 +63,7 @@ async def test_one_that_is_kept_stays_up_until_it_is_interrupted() -> None:
         line = await process.stdout.readline()
         assert line, shown
         shown += line.decode()
-    url, key = re.search(r"Still up: (\S+)", shown)[1], re.search(r"HOOKLINE_TOKEN=(\S+)", shown)[1]  # type: ignore[index]
+    url, key = re.search(r"Still up: (\S+)", shown)[1], re.search(r"HOOKLINE_TOKEN=(\S+)", shown)[1]  # type: ignore[index]  # where nothing is found the test fails here
     async with Client(url, key) as client:
         assert len([run async for run in client.runs()]) == 7
         told = (await client.events(types=("*", "job.progress"), limit=500))["items"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ async def api(redis: Redis, tmp_path: Path) -> AsyncIterator[Api]:
         yield api
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("page", ["api.md", "webhooks-events.md", "webhooks-operating.md"])
 async def test_a_command_is_answered(api: Api, tmp_path: Path, page: str) -> None:
     (tmp_path / "sample.pdf").write_bytes(b"%PDF-1.4\n")

@@ -26,7 +26,7 @@ QUEUES = ("a", "b", "c")
 async def ledger_shows(folder: Path, lines: int) -> None:
     """Wait until so many lines are in the ledger (a file has no signal to wait for)."""
     async with asyncio.timeout(30):
-        while not (folder / "ledger").exists() or (folder / "ledger").read_text().count("\n") < lines:  # noqa: ASYNC110
+        while not (folder / "ledger").exists() or (folder / "ledger").read_text().count("\n") < lines:  # noqa: ASYNC110  a file has no signal
             await asyncio.sleep(0.01)
 
 
@@ -154,7 +154,7 @@ async def test_what_keeps_a_process_from_starting_again_ends_no_service_that_was
         await redis.aclose()
         began = service.log.count('"listening"')
         async with asyncio.timeout(30):
-            while service.log.count('"listening"') == began and psutil.Process(service.pid).is_running():  # noqa: ASYNC110
+            while service.log.count('"listening"') == began and psutil.Process(service.pid).is_running():  # noqa: ASYNC110  nor has what a process has written
                 await asyncio.sleep(0.05)
         service.url = port_of(service) or ""
         accepted: dict[str, str] = {}
@@ -165,7 +165,7 @@ async def test_what_keeps_a_process_from_starting_again_ends_no_service_that_was
 
 async def log_shows(service: Service, text: str) -> None:
     async with asyncio.timeout(30):
-        while text not in service.log:  # noqa: ASYNC110
+        while text not in service.log:  # noqa: ASYNC110  likewise
             await asyncio.sleep(0.05)
 
 

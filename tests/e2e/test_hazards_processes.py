@@ -63,7 +63,7 @@ class Worked:
     async def begun(self, number: int, *, seconds: float = 30) -> None:
         """Wait until so many attempts have begun (a file has no signal to wait for)."""
         async with asyncio.timeout(seconds):
-            while len(self.ledger("begin")) < number:  # noqa: ASYNC110
+            while len(self.ledger("begin")) < number:  # noqa: ASYNC110  a file has no signal
                 await asyncio.sleep(0.005)
 
 

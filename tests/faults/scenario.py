@@ -77,6 +77,7 @@ class Bench:
                     for one in await self.server.deliveries(endpoint):
                         if one.event == event and one.status == status:
                             return one
+                    # Likewise.
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"not {status} within {seconds:g} s") from None
@@ -117,4 +118,5 @@ class Memory:
     async def _watch(self) -> None:
         while True:
             self._most = max(self._most, self._now())
+            # It samples.
             await asyncio.sleep(0.02)

@@ -543,23 +543,6 @@ async def test_what_an_earlier_version_left_is_delivered(redis: Redis) -> None:
     assert await redis.keys(hooks.keys.event("*")) == []
 
 
-@pytest.mark.parametrize("deleted", [False, True], ids=["claimed", "endpoint deleted"])
-async def test_a_mailbox_may_have_the_event_behind_the_delivery(redis: Redis, deleted: bool) -> None:
-    hooks, endpoint = await filled(redis, 3)
-    all = {one.id: one.event for one in (await hooks.webhooks.deliveries.list()).items}
-    await redis.delete(hooks.keys.mailbox(endpoint))
-    await redis.zadd(hooks.keys.mailbox(endpoint), {delivery + event: hooks.clock.now for delivery, event in all.items()})
-    if deleted:
-        await hooks.webhooks.endpoints.delete(endpoint)
-        await hooks.webhooks.endpoints._bury(endpoint)
-        assert set((await hooks.statuses()).items()) == {(delivery, "skipped") for delivery in all}
-    else:
-        claims = await claim(hooks)
-        assert {one.id: one.event for one in claims} == all
-        assert [await settle(hooks, one) for one in claims] == ["ok"] * 3
-    assert await redis.exists(hooks.keys.mailbox(endpoint)) == 0
-
-
 async def test_a_claim_is_shared_among_endpoints_and_used_to_the_full(redis: Redis) -> None:
     hooks = Hooks(redis)
     greedy = [await hooks.endpoint(types=["a"], concurrency=1000) for _ in range(2)]

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -13,6 +12,7 @@ from redis.asyncio import Redis
 from pipeline.store.connection import connect
 from tests.support.hooks import Hooks
 from tests.support.mailboxes import claim, consistent, filled, settle
+from tests.support.speaking import speaking
 from tests.support.valkey import Valkey
 from webhooks.backoff import Verdict
 from webhooks.mailbox import Mailbox
@@ -105,20 +105,9 @@ async def test_who_leaves_waits_for_nobody_and_a_long_list_is_worked_through(red
 # --- of one machine -------------------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def claiming(hooks: Hooks, store: Valkey, limit: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+def claiming(hooks: Hooks, store: Valkey, limit: int) -> contextlib.AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, str]]:
     """A process whose dispatcher holds so many deliveries, and its id."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.claimer", store.socket_url, str(hooks.clock.now), str(limit),
-        stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert process.stdout
-    try:
-        yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    return speaking(sys.executable, "-m", "tests.support.claimer", store.socket_url, str(hooks.clock.now), str(limit))
 
 
 async def test_who_starts_takes_back_at_once_what_a_killed_process_held(redis: Redis, valkey: Valkey) -> None:

@@ -7,30 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.speaking import ROOT, speaking
 from webhooks.process import here, over
 
-ROOT = Path(__file__).parents[2]
 NAMED = "import sys, webhooks.process; print(webhooks.process.here(), flush=True); sys.stdin.read()"
 
 
-@contextlib.asynccontextmanager
-async def another(*command: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+def another(*command: str) -> contextlib.AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, str]]:
     """A process that says its name and waits."""
-    process = await asyncio.create_subprocess_exec(
-        *command, sys.executable, "-c", NAMED, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
-    )
-    assert process.stdout
-    try:
-        yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    return speaking(*command, sys.executable, "-c", NAMED)
 
 
 async def test_who_lives_is_not_over_even_standing_still() -> None:
